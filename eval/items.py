@@ -1,0 +1,35 @@
+"""`items.parquet`: one row per scored item, from which every number of a report can be recomputed.
+
+Pairing key: (task, filter, doc_id, doc_hash, prompt_hash). `score` is the item's value of the task's metric: 0/1 for accuracy and
+exact match, gold in its own range. For bits per byte a row is one document: `log_likelihood` in nats and `bytes` are kept, and
+the metric is the ratio of their sums.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+SCHEMA = pa.schema(
+    [
+        ("stage", pa.string()),
+        ("seed", pa.int64()),
+        ("task", pa.string()),
+        ("filter", pa.string()),
+        ("metric", pa.string()),
+        ("doc_id", pa.int64()),
+        ("doc_hash", pa.string()),
+        ("prompt_hash", pa.string()),
+        ("target_hash", pa.string()),
+        ("cluster", pa.string()),
+        ("score", pa.float64()),
+        ("choice_lls", pa.list_(pa.float64())),
+        ("gold_choice", pa.int64()),
+        ("log_likelihood", pa.float64()),
+        ("bytes", pa.int64()),
+        ("prompt", pa.string()),
+        ("output", pa.string()),
+        ("target", pa.string()),
+        ("length", pa.int64()),
+        ("truncated", pa.bool_()),
+    ]
+)
