@@ -1,0 +1,212 @@
+"""The one place that loads and saves language models: precision, quantisation, adapters, and the traps of each."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import logging as transformers_logging
+
+from alignment.core.config import Precision
+from alignment.core.errors import ModelError
+from alignment.models.config import PeftConfig, QuantizationConfig
+
+ADAPTER_FOLDER = "adapter"
+DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_logger = logging.getLogger(__name__)
+transformers_logging.disable_progress_bar()  # a bar per loaded or saved file would flood a cell's log
+
+
+def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
+    """A model folder's tokenizer, sure to have an EOS and a pad token. A missing pad becomes EOS, and the log says so.
+
+    Padding side is left as it is: who generates sets it. Raises ModelError if there is no usable tokenizer.
+    """
+    _require_folder(path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            str(path),
+            f"no usable tokenizer: {str(error).splitlines()[0]}",
+            "tokenizer.json and tokenizer_config.json beside the weights",
+            "copy the tokenizer's files into the folder",
+        ) from None
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            str(path), "the tokenizer has no EOS token", "an EOS token: it ends answers", "set eos_token in its config"
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+        _logger.warning("%s: the tokenizer has no pad token; padding with EOS %r", path, tokenizer.eos_token)
+    return tokenizer
+
+
+def load_causal_lm(
+    path: str | Path,
+    precision: Precision = "fp32",
+    peft: PeftConfig | None = None,
+    quantization: QuantizationConfig | None = None,
+    dropout: bool = True,
+) -> PreTrainedModel | Any:
+    """A language model in training state, from a folder of safetensors; a `PeftModel` when `peft` is given.
+
+    precision: dtype of the weights held (adapters are fp32 in any case).
+    dropout: False turns every dropout off, as PPO needs.
+    Raises ModelError for a missing folder, a folder that holds no causal model, or weights that are not safetensors.
+    """
+    config = read_config(path)
+    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise ModelError(
+            str(path),
+            f"a model of type {config.model_type!r} ({', '.join(config.architectures or ['no architecture'])}) "
+            "does not generate text",
+            "a causal language model",
+            "refer to another model or stage",
+        )
+    options: dict[str, Any] = {"dtype": DTYPES[precision], "config": config}
+    if quantization is not None:
+        options |= {"quantization_config": _bitsandbytes(quantization, DTYPES[precision])}
+    model = from_pretrained(AutoModelForCausalLM, path, **options)
+    forbid_repacking(model)
+    if peft is not None:
+        model = add_adapter(model, peft)
+    if not dropout:
+        turn_dropout_off(model)
+    return model.train()
+
+
+def save_model(model: PreTrainedModel | Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a plain Hugging Face folder of safetensors.
+
+    An adapter goes to `adapter/`, and is merged into the unquantised base (in fp32, then cast to the dtype the base has
+    on disk): merging into quantised weights would change the outputs.
+    """
+    from peft import PeftModel
+
+    if isinstance(model, PeftModel):
+        model.save_pretrained(folder / ADAPTER_FOLDER, safe_serialization=True)
+        model = merged(model, folder / ADAPTER_FOLDER)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def merged(model: Any, adapter: Path) -> PreTrainedModel:
+    """The base of a `PeftModel`, read anew from its folder, with the saved adapter merged in."""
+    from peft import PeftModel
+
+    base_path = model.base_model.model.name_or_path
+    dtype = read_config(base_path).dtype or torch.float32
+    base = from_pretrained(AutoModelForCausalLM, base_path, dtype=torch.float32)
+    return PeftModel.from_pretrained(base, str(adapter)).merge_and_unload().to(dtype)  # type: ignore[operator]
+
+
+def read_config(path: str | Path) -> Any:
+    """The config.json of a model folder. Raises ModelError if there is none or its kind of model is unknown."""
+    _require_folder(path)
+    if not (Path(path) / "config.json").exists():
+        raise ModelError(
+            str(path), "no config.json in this folder", "a model in Hugging Face format", "point to the model's folder"
+        )
+    try:
+        return AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            str(path),
+            f"config.json: {str(error).splitlines()[0]}",
+            "a kind of model that transformers knows (code inside model folders is never run)",
+            "use another model",
+        ) from None
+
+
+def from_pretrained(auto_class: Any, path: str | Path, **options: Any) -> Any:
+    """`auto_class.from_pretrained` on local safetensors only. Raises ModelError if they are missing or broken."""
+    try:
+        return auto_class.from_pretrained(path, use_safetensors=True, trust_remote_code=False, **options)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(
+            str(path),
+            f"cannot load the weights: {str(error).splitlines()[0]}",
+            "model.safetensors (or its shards) that fit config.json",
+            "convert pickled weights to safetensors, or fetch the model again",
+        ) from error
+
+
+def add_adapter(model: PreTrainedModel, peft: PeftConfig, **options: Any) -> Any:
+    """`model` frozen, with a fresh LoRA adapter. options: further arguments of peft's LoraConfig."""
+    from peft import LoraConfig, get_peft_model
+
+    options = {"task_type": "CAUSAL_LM"} | options
+    lora = LoraConfig(
+        r=peft.r, lora_alpha=peft.alpha, lora_dropout=peft.dropout, target_modules=peft.target_modules, **options
+    )
+    try:
+        return get_peft_model(model, lora)
+    except ValueError as error:
+        names = sorted(
+            {name.split(".")[-1] for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
+        )
+        raise ModelError(
+            model.name_or_path,
+            f"target_modules {peft.target_modules}: {str(error).splitlines()[0]}",
+            f"all-linear, or some of {', '.join(names)}",
+            "correct peft.target_modules",
+        ) from None
+
+
+def turn_dropout_off(model: torch.nn.Module) -> None:
+    """Sets every dropout of the model to 0: modules, and the rates that attention layers keep as plain numbers."""
+    for part in model.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
+        for name in ("attention_dropout", "dropout", "activation_dropout"):
+            if isinstance(getattr(part, name, None), float):
+                setattr(part, name, 0.0)
+
+
+def parameter_counts(model: torch.nn.Module) -> dict[str, int]:
+    """`trainable_parameters` and `parameters`; 4-bit weights count as what they stand for."""
+    counts = {"trainable_parameters": 0, "parameters": 0}
+    for parameter in model.parameters():
+        state = getattr(parameter, "quant_state", None)
+        size = state.shape.numel() if state is not None else parameter.numel()
+        counts["parameters"] += size
+        counts["trainable_parameters"] += size * parameter.requires_grad
+    return counts
+
+
+def context_length(model: Any) -> int | None:
+    """How many tokens the model can read, if its config says so."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
+def forbid_repacking(model: torch.nn.Module) -> None:
+    """Keep 4-bit layers from repacking their weights for AVX512-BF16 processors at the first evaluation.
+
+    bitsandbytes 0.50 never packs them back, and every gradient after that is wrong, silently.
+    """
+    for part in model.modules():
+        if type(part).__name__ == "Linear4bit":
+            part.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+
+
+def _bitsandbytes(quantization: QuantizationConfig, compute_dtype: torch.dtype) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    if quantization.bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute_dtype,
+    )
+
+
+def _require_folder(path: str | Path) -> None:
+    if not Path(path).is_dir():
+        raise ModelError(str(path), "no such model folder", "a folder in Hugging Face format", "correct the path")
