@@ -64,6 +64,13 @@ class StageConfig(Config):
     runtime: Runtime = Runtime()
 
 
+class PretrainedConfig(StageConfig):
+    """A name for a model that comes from outside. Nothing is run or copied."""
+
+    kind: Literal["pretrained"] = "pretrained"
+    model: ModelRef
+
+
 Precision = Literal["fp32", "bf16"]
 
 

@@ -1,0 +1,154 @@
+"""What happens inside a cell's own process: claim the cell, run its stage, turn the work folder into an artifact."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from alignment.core.artifact import Artifact
+from alignment.core.config import StageConfig
+from alignment.core.context import Context, Progress, derive_seed
+from alignment.core.errors import SuiteError
+from alignment.core.provenance import code_commit, hardware, versions
+from alignment.core.runlog import RunLog
+from alignment.core.store import Store
+from recipes.stages import KINDS, run_function
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell with its inputs at hand: all that its process needs. Travels by pickle."""
+
+    store: Path
+    recipe: str
+    stage: str
+    label: str
+    config: StageConfig
+    seed: int
+    identity: dict[str, Any]
+    digest: str
+    inputs: Mapping[str, Artifact]
+    threads: int
+    gpu: int | None = None
+
+
+def execute(job: Job, lifeline: Connection) -> None:
+    """Make the cell, or wait for the process that makes it. A failure leaves `error.json` in the work folder."""
+    threading.Thread(target=_die_with_runner, args=(lifeline,), daemon=True).start()
+    store = Store(job.store)
+    with store.claim(job.digest) as work:
+        if store.find(job.digest) or store.recover(job.digest):
+            return
+        work.mkdir(parents=True, exist_ok=True)
+        _redirect_output(work / "log.txt")
+        try:
+            _make(job, store, work)
+            code = 0
+        except BaseException as error:  # the runner prints it; whatever it is, the cell has no result
+            _leave_error(work, error)
+            code = 1
+        sys.stdout.flush()
+        os._exit(code)  # the work is on disk: nothing that a library does at exit may delay or fail it
+
+
+def _make(job: Job, store: Store, work: Path) -> None:
+    started = time.time()
+    (work / "error.json").unlink(missing_ok=True)
+    (work / "config.json").write_text(json.dumps(job.identity["config"], indent=1))
+    if job.gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(job.gpu)
+    import torch
+
+    torch.set_num_threads(job.threads)
+    log = RunLog(work)
+    log.info(f"{job.label}: {job.config.kind}, seed {job.seed}, {job.threads} thread(s), digest {job.digest[:12]}")
+    context = Context(work, derive_seed(job.seed, job.config.kind), log, Progress(work / "progress.json"), job.threads)
+    summary = run_function(job.config.kind)(job.config, job.inputs, context)
+    seconds = time.time() - started
+    log.info(f"done in {seconds:.0f} s: {json.dumps(summary, default=str)[:500]}")
+    record = {
+        "kind": KINDS[job.config.kind].makes,
+        "stage": job.stage,
+        "stage_kind": job.config.kind,
+        "seed": job.seed,
+        "identity": job.identity,
+        "inputs": {role: artifact.digest for role, artifact in job.inputs.items()},
+        "summary": summary,
+        "provenance": {
+            "seconds": round(seconds, 2),
+            "started": round(started),
+            "commit": code_commit(),
+            "hardware": hardware(),
+            "threads": job.threads,
+            "versions": versions(),
+        },
+    }
+    store.finish(job.digest, job.recipe, job.label, record)
+
+
+def _leave_error(work: Path, error: BaseException) -> None:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        error = SuiteError(
+            str(error.filename or work),
+            "the disk is full",
+            "free space",
+            "free some and run again: finished cells are kept",
+        )
+    if isinstance(error, SuiteError):
+        print(error, flush=True)
+        record = {
+            "where": error.where,
+            "what": error.what,
+            "expected": error.expected,
+            "remedy": error.remedy,
+            "exit_code": error.exit_code,
+        }
+    else:
+        traceback.print_exception(error)
+        record = {"traceback": "".join(traceback.format_exception(error)[-12:]), "exit_code": 1}
+    try:
+        (work / "error.json").write_text(json.dumps(record))
+    except OSError:
+        print("the error could not be written to the work folder", flush=True)
+
+
+def _redirect_output(path: Path) -> None:
+    """Whatever this process and its libraries print goes to the cell's log."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+def _die_with_runner(lifeline: Connection) -> None:
+    """The runner holds the other end; when it dies, even by kill -9, this process must not live on unseen."""
+    try:
+        lifeline.recv()
+    except (EOFError, OSError):
+        os._exit(3)
+
+
+def is_being_made(store: Store, digest: str) -> bool:
+    """Whether some process holds the cell's lock now."""
+    lock = store.root / ".locks" / f"{digest[:24]}.lock"
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True

@@ -1,0 +1,150 @@
+"""The command `align`. Exit code 0: done; 1: the run failed; 2: bad usage or a bad recipe."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from alignment.core.errors import RecipeError, SuiteError
+
+app = typer.Typer(
+    help="Alignment experiments by recipe: train, measure, compare.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+out = Console()
+
+RecipeName = Annotated[
+    str, typer.Argument(help="a recipe file, or the name of a shipped recipe such as lab/sft-vs-rlhf")
+]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="override a value: stages.ppo.kl.coefficient=0.2")]
+StoreFolder = Annotated[Path, typer.Option("--store", envvar="ALIGN_STORE", help="folder of finished results")]
+_RUNS = Path("runs")
+
+
+@app.command()
+def check(recipe: RecipeName, overrides: Overrides = None, store: StoreFolder = _RUNS) -> None:
+    """Find what is wrong with a recipe and its data, before any model is loaded."""
+    from recipes.check import check_recipe
+    from recipes.plan import make_plan
+    from recipes.schema import load_recipe
+
+    parsed, _ = load_recipe(recipe, overrides or [])
+    plan = make_plan(parsed, _externals(store))
+    for data in check_recipe(parsed):
+        rows = f"{data.rows:,} rows" if data.rows else "checked when its stage starts"
+        out.print(f"  {data.where}: {escape(data.source)}, {rows}", highlight=False, soft_wrap=True)
+    out.print(
+        f"{parsed.name}: {len(parsed.stages)} stages, {len(parsed.seeds)} seeds, {len(plan.cells)} cells: no errors found"
+    )
+
+
+@app.command()
+def plan(recipe: RecipeName, overrides: Overrides = None, store: StoreFolder = _RUNS) -> None:
+    """Show each cell as done, resumable or to do, and which field caused a miss."""
+    from alignment.core.store import Store
+    from recipes.plan import difference_to_nearest, make_plan
+    from recipes.schema import load_recipe
+
+    parsed, _ = load_recipe(recipe, overrides or [])
+    made = make_plan(parsed, _externals(store))
+    results = Store(store)
+    table = Table("cell", "state", "digest", "why not cached", box=None, pad_edge=False)
+    for cell in made.cells:
+        if results.find(cell.digest):
+            table.add_row(cell.label, "[green]done[/]", cell.digest[:12], "")
+            continue
+        state = "[yellow]resumable[/]" if results.partial(cell.digest).exists() else "to do"
+        table.add_row(cell.label, state, cell.digest[:12], escape(difference_to_nearest(cell, results) or ""))
+    out.print(table)
+
+
+@app.command()
+def run(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    only: Annotated[list[str] | None, typer.Option(help="only these stages and what they need")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="cells at once (default: from cores and memory)")] = None,
+    store: StoreFolder = _RUNS,
+) -> None:
+    """Carry out a recipe: skip what is done, make the rest, end with the report."""
+    from recipes.run import run_recipe
+
+    code = run_recipe(recipe, overrides or [], only or [], jobs, store, out)
+    if code:
+        raise typer.Exit(code)
+
+
+@app.command()
+def report(recipe: RecipeName, overrides: Overrides = None, store: StoreFolder = _RUNS) -> None:
+    """Build the report again from what is in the store. Needs no model."""
+    from alignment.core.store import Store
+    from recipes.plan import make_plan
+    from recipes.run import finish_report
+    from recipes.schema import load_recipe
+
+    parsed, text = load_recipe(recipe, overrides or [])
+    finish_report(make_plan(parsed, _externals(store)), Store(store), text, out)
+
+
+@app.command()
+def show(
+    result: Annotated[str | None, typer.Argument(help="folder or digest of one result")] = None,
+    verify: Annotated[bool, typer.Option(help="read every file again and compare its sha256")] = False,
+    store: StoreFolder = _RUNS,
+) -> None:
+    """List what is in the store, or show one result."""
+    from recipes.show import show_one, show_store
+
+    code = show_one(store, result, verify, out) if result else show_store(store, verify, out)
+    if code:
+        raise typer.Exit(code)
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="reference: RECIPE/STAGE of the store, a model folder, or hub:NAME")],
+    b: Annotated[str, typer.Argument(help="the other one")],
+    tasks: Annotated[str, typer.Option(help="tasks for models that are not evaluated yet, separated by commas")] = "",
+    limit: Annotated[int | None, typer.Option(min=1, help="only the first so many items of each task")] = None,
+    margin: Annotated[float, typer.Option(help="the loss that counts as none")] = 0.05,
+    store: StoreFolder = _RUNS,
+) -> None:
+    """Are two models really different? Paired, with intervals and a verdict."""
+    from recipes.compare import compare_two
+
+    compare_two(a, b, [task for task in tasks.split(",") if task], limit, margin, store, out)
+
+
+def _externals(store: Path):
+    from recipes.external import Externals
+
+    return Externals(store / ".digests.json")
+
+
+def main() -> None:
+    """Entry point: a user's error is one message without traceback; anything else is our bug and shows its own."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    started = time.time()
+    try:
+        app()
+    except SuiteError as error:
+        Console(stderr=True).print(f"[red]error[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        out.print(
+            f"\nstopped after {time.time() - started:.0f} s; finished cells are kept, run the same command to go on"
+        )
+        sys.exit(130)
+
+
+__all__ = ["RecipeError", "app", "main"]

@@ -1,0 +1,128 @@
+"""Models and data that come from outside the store: what identifies their contents, and where they lie."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from alignment.core.artifact import Artifact, digest_file, digest_of
+from alignment.core.config import DataRef, ModelRef
+from alignment.core.errors import DataError, ModelError
+from alignment.core.store import write_atomically
+from alignment.data.rows import existing_path, resolve_paths
+
+_MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+
+
+class Externals:
+    """Resolves references, each once. File digests are remembered by path, size and time of change in `memory`."""
+
+    def __init__(self, memory: Path | None = None) -> None:
+        self._memory = memory
+        self._known: dict[str, str] = {}
+        self._resolved: dict[str, tuple[Artifact | None, dict[str, Any]]] = {}
+        if memory is not None and memory.exists():
+            try:
+                self._known = json.loads(memory.read_text())
+            except ValueError:
+                self._known = {}
+
+    def model(self, reference: ModelRef, where: str) -> Artifact:
+        """Where a model from outside lies. Raises ModelError if it is not to be had."""
+        artifact, _ = self.resolve(reference, where)
+        assert artifact is not None
+        return artifact
+
+    def resolve(self, reference: ModelRef | DataRef, where: str) -> tuple[Artifact | None, dict[str, Any]]:
+        """(where it lies, what identifies it). Raises ModelError or DataError if it is not to be had."""
+        key = reference.model_dump_json(exclude={"split", "rows"}) + type(reference).__name__
+        if key not in self._resolved:
+            if isinstance(reference, ModelRef):
+                self._resolved[key] = self._model(reference, where)
+            else:
+                self._resolved[key] = self._data(reference, where)
+        return self._resolved[key]
+
+    def _model(self, reference: ModelRef, where: str) -> tuple[Artifact, dict[str, Any]]:
+        if reference.path is not None:
+            folder = existing_path(reference.path, where)
+            if not (folder / "config.json").is_file():
+                raise ModelError(
+                    where,
+                    f"{folder} is no model folder: it has no config.json",
+                    "a folder in Hugging Face format",
+                    "correct the path",
+                )
+        else:
+            folder = hub_snapshot(reference, where)
+        files = sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern)})
+        digest = digest_of({path.name: self._digest(path) for path in files})
+        return Artifact("model", digest, folder), {"model": digest}
+
+    def _data(self, reference: DataRef, where: str) -> tuple[Artifact | None, dict[str, Any]]:
+        if reference.lab is not None:
+            from alignment.lab.data import LAB_VERSION
+
+            return None, {"lab": reference.lab, "lab_version": LAB_VERSION}
+        if reference.path is not None:
+            digests = [self._digest(path) for path in resolve_paths(reference, where)]
+            return None, {"files": digests}
+        return None, {"hub": reference.hub, "revision": hub_revision(reference, where)}
+
+    def _digest(self, path: Path) -> str:
+        status = path.stat()
+        key = f"{path.absolute()}|{status.st_size}|{status.st_mtime_ns}"
+        if key not in self._known:
+            self._known[key] = digest_file(path)
+            if self._memory is not None:
+                self._memory.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(self._memory, json.dumps(self._known))
+        return self._known[key]
+
+
+def hub_snapshot(reference: ModelRef, where: str) -> Path:
+    """The local folder of a hub model: from the cache, or downloaded. Raises ModelError if it cannot be had."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    assert reference.hub is not None
+    patterns = list(_MODEL_FILES)
+    try:
+        try:
+            return Path(
+                snapshot_download(
+                    reference.hub, revision=reference.revision, allow_patterns=patterns, local_files_only=True
+                )
+            )
+        except LocalEntryNotFoundError:
+            return Path(snapshot_download(reference.hub, revision=reference.revision, allow_patterns=patterns))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(
+            where, f"hub model {reference.hub!r} is not in the local cache and cannot be fetched: {reason}",
+            "a model name that the hub knows, and a network or a filled cache", "check name, revision and network, or give `path:`",
+        ) from None  # fmt: skip
+
+
+def hub_revision(reference: DataRef, where: str) -> str:
+    """The commit that a hub data set's revision means now. Offline, the cached one."""
+    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    assert reference.hub is not None
+    try:
+        try:
+            if constants.HF_HUB_OFFLINE:
+                raise OfflineModeIsEnabled
+            return str(HfApi().dataset_info(reference.hub, revision=reference.revision, timeout=20).sha)
+        except OfflineModeIsEnabled:
+            folder = snapshot_download(
+                reference.hub, repo_type="dataset", revision=reference.revision, local_files_only=True
+            )
+            return Path(folder).name
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise DataError(
+            where, f"hub data set {reference.hub!r} cannot be reached: {str(error).strip().splitlines()[0]}",
+            "a data set that the hub knows, and a network or a filled cache", "check name, revision and network, or give `path:`",
+        ) from None  # fmt: skip

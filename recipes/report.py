@@ -1,0 +1,83 @@
+"""Gathers finished cells into what the report is made from. Needs no model: `align report` works on a store alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from alignment.core.artifact import Artifact, digest_of
+from alignment.core.errors import RecipeError
+from alignment.core.provenance import code_commit, hardware, versions
+from alignment.core.store import Store
+from eval.results import MeasuredModel, ReportInput, Results
+from recipes.plan import EVALUATE, Cell, Plan
+
+
+def measured_models(plan: Plan, store: Store) -> Iterator[MeasuredModel]:
+    """Every evaluated model of the plan that is finished, each once."""
+    recipe = plan.recipe
+    seen: set[str] = set()
+    for name in recipe.evaluation.models if recipe.evaluation else []:
+        for seed in recipe.seeds:
+            cell = plan.by_stage[EVALUATE + name, seed]
+            evaluation = store.find(cell.digest)
+            model = plan.by_stage[name, seed]
+            trained = store.find(model.digest) if isinstance(model, Cell) else model
+            if evaluation is None or trained is None or cell.digest in seen:
+                continue
+            seen.add(cell.digest)
+            yield _measured(name, model, trained, evaluation, plan, seed)
+
+
+def _measured(
+    name: str, model: Cell | Artifact, trained: Artifact, evaluation: Artifact, plan: Plan, seed: int
+) -> MeasuredModel:
+    metrics = trained.path / "metrics.jsonl"
+    is_cell = isinstance(model, Cell)
+    return MeasuredModel(
+        stage=name,
+        seed=model.recipe_seed or 0 if is_cell else 0,
+        parent=_parent(name, plan),
+        method=model.config.kind if is_cell else "pretrained",
+        evaluation=evaluation.path,
+        training=dict(trained.summary) | ({"seconds": trained.provenance["seconds"]} if is_cell else {}),
+        metrics=metrics if is_cell and metrics.exists() else None,
+        weights_digest=trained.digest,
+    )
+
+
+def _parent(name: str, plan: Plan) -> str | None:
+    """The nearest evaluated stage that this model started from."""
+    evaluated = plan.recipe.evaluation.models if plan.recipe.evaluation else []
+    source = getattr(plan.recipe.stages[name], "model", None)
+    while source is not None and source.stage is not None:
+        if source.stage in evaluated and source.stage != name:
+            return source.stage
+        source = getattr(plan.recipe.stages[source.stage], "model", None)
+    return None
+
+
+def make_report(plan: Plan, store: Store, recipe_text: str, warnings: list[str]) -> tuple[Results, Path]:
+    """Write results.json, items.parquet and report.html for what is finished, and return results and folder."""
+    from eval.report import build_report
+
+    recipe = plan.recipe
+    models = list(measured_models(plan, store))
+    if not models or recipe.evaluation is None:
+        raise RecipeError(recipe.name, "no evaluated model is finished", "at least one", f"align run {recipe.name}")
+    folder = store.root / recipe.name / "report"
+    report = ReportInput(
+        recipe=recipe.name,
+        question=recipe.question,
+        recipe_text=recipe_text,
+        recipe_digest=digest_of(sorted(cell.digest for cell in plan.cells)),
+        code_commit=code_commit(),
+        versions=versions(),
+        hardware=hardware(),
+        models=models,
+        target=recipe.evaluation.target,
+        retained=recipe.evaluation.retained,
+        comparison=recipe.comparison,
+        warnings=warnings,
+    )
+    return build_report(report, folder), folder

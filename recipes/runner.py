@@ -1,0 +1,221 @@
+"""The local executor: independent cells side by side, each in a process of its own, longest chain first.
+
+A crash takes down one cell; what does not depend on it still runs. This is the seam where another executor fits.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import multiprocessing.connection
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any, Protocol
+
+from alignment.core.artifact import Artifact
+from alignment.core.errors import CellFailed, SuiteError
+from alignment.core.provenance import cores, memory_gib
+from alignment.core.store import Store
+from recipes.cell import Job, execute
+from recipes.plan import Cell
+from recipes.stages import KINDS
+
+_GIB_PER_CELL = 3.0  # resident: the libraries alone take 1.2 GiB, vLLM with its cache about 1
+_POLL_SECONDS = 0.25
+
+
+class Display(Protocol):
+    """Where the runner tells what happens. `recipes/live.py` shows it to people."""
+
+    def loading(self, seconds: float) -> None: ...
+    def started(self, cell: Cell, resumed: bool) -> None: ...
+    def finished(self, cell: Cell, artifact: Artifact) -> None: ...
+    def failed(self, cell: Cell, error: SuiteError) -> None: ...
+    def refresh(self, running: Sequence[Running], outcome: Outcome, waiting: Sequence[Cell]) -> None: ...
+
+
+@dataclass
+class Running:
+    cell: Cell
+    process: ForkServerProcess
+    lifeline: multiprocessing.connection.Connection
+    work: Path
+    started: float
+    gpu: int | None
+
+    def progress(self) -> dict[str, Any]:
+        """What the cell last said of itself; empty before its first word."""
+        try:
+            return json.loads((self.work / "progress.json").read_text())
+        except (OSError, ValueError):
+            return {}
+
+
+@dataclass
+class Outcome:
+    """artifacts: finished cells by digest. cached: how many of them were there before. errors: by label."""
+
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    cached: int = 0
+    errors: dict[str, SuiteError] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+
+
+def default_jobs() -> int:
+    """As many cells at once as cores and memory carry; on a GPU machine one per GPU."""
+    return gpu_count() or max(1, min(cores(), int(memory_gib() // _GIB_PER_CELL)))
+
+
+def gpu_count() -> int:
+    """NVIDIA GPUs of this machine, without importing torch (the runner itself never touches a device)."""
+    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+
+
+def run_cells(cells: Sequence[Cell], store: Store, recipe: str, display: Display, jobs: int) -> Outcome:
+    """Make every cell that the store lacks, inputs first. Failures are in the outcome; KeyboardInterrupt stops all children."""
+    outcome = Outcome()
+    for cell in cells:
+        artifact = store.find(cell.digest) or store.recover(cell.digest)
+        if artifact:
+            outcome.artifacts[cell.digest] = artifact
+    outcome.cached = len(outcome.artifacts)
+    waiting = [cell for cell in cells if cell.digest not in outcome.artifacts]
+    if waiting:
+        _Executor(store, recipe, display, jobs, outcome, waiting).run()
+    return outcome
+
+
+class _Executor:
+    """Holds the child processes; stops them however the run ends."""
+
+    def __init__(
+        self, store: Store, recipe: str, display: Display, jobs: int, outcome: Outcome, waiting: list[Cell]
+    ) -> None:
+        self.store, self.recipe, self.display, self.outcome = store, recipe, display, outcome
+        self.gpus = list(range(gpu_count()))
+        self.jobs = jobs
+        self.threads = max(1, cores() // jobs)
+        self.waiting = sorted(waiting, key=_chain_weights(waiting).__getitem__, reverse=True)
+        self.running: list[Running] = []
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(["recipes.preload"])
+
+    def run(self) -> None:
+        self._warm_up()
+        try:
+            while self.waiting or self.running:
+                self._launch_ready()
+                multiprocessing.connection.wait([r.process.sentinel for r in self.running], timeout=_POLL_SECONDS)
+                self._collect()
+                self.display.refresh(self.running, self.outcome, self.waiting)
+        finally:
+            for running in self.running:
+                running.process.kill()
+            for running in self.running:
+                running.process.join()
+
+    def _warm_up(self) -> None:
+        """Start the fork server, which imports the heavy libraries, while the display lives on."""
+        first = threading.Thread(target=lambda: self.context.Process(target=_nothing).start(), daemon=True)
+        started = time.time()
+        first.start()
+        while first.is_alive():
+            self.display.loading(time.time() - started)
+            first.join(_POLL_SECONDS)
+
+    def _launch_ready(self) -> None:
+        for cell in list(self.waiting):
+            if len(self.running) >= self.jobs:
+                return
+            if all(needed.digest in self.outcome.artifacts for needed in cell.needs()):
+                self.waiting.remove(cell)
+                self._launch(cell)
+
+    def _launch(self, cell: Cell) -> None:
+        inputs = {
+            role: self.outcome.artifacts[i.digest] if isinstance(i, Cell) else i for role, i in cell.inputs.items()
+        }
+        gpu = self.gpus.pop(0) if self.gpus else None
+        work = self.store.partial(cell.digest)
+        threads = cell.config.runtime.threads or self.threads
+        job = Job(
+            self.store.root, self.recipe, cell.stage, cell.label, cell.config, cell.seed, cell.identity, cell.digest, inputs, threads, gpu
+        )  # fmt: skip
+        ours, theirs = multiprocessing.Pipe()
+        process = self.context.Process(target=execute, args=(job, theirs), name=cell.label)
+        resumed = work.exists()
+        (work / "progress.json").unlink(missing_ok=True)
+        process.start()
+        theirs.close()
+        self.running.append(Running(cell, process, ours, work, time.time(), gpu))
+        self.display.started(cell, resumed)
+
+    def _collect(self) -> None:
+        for running in [r for r in self.running if not r.process.is_alive()]:
+            self.running.remove(running)
+            running.process.join()
+            running.lifeline.close()
+            if running.gpu is not None:
+                self.gpus.append(running.gpu)
+            artifact = self.store.find(running.cell.digest)
+            if artifact:
+                self.outcome.artifacts[running.cell.digest] = artifact
+                self.display.finished(running.cell, artifact)
+            else:
+                self._fail(running)
+
+    def _fail(self, running: Running) -> None:
+        error = _read_error(running)
+        self.outcome.errors[running.cell.label] = error
+        self.display.failed(running.cell, error)
+        lost = {running.cell.digest}
+        for cell in sorted(self.waiting, key=_depth):
+            if any(needed.digest in lost for needed in cell.needs()):
+                lost.add(cell.digest)
+                self.waiting.remove(cell)
+                self.outcome.skipped.append(cell.label)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _read_error(running: Running) -> SuiteError:
+    where, log = running.cell.label, running.work / "log.txt"
+    try:
+        record = json.loads((running.work / "error.json").read_text())
+    except (OSError, ValueError):
+        code = running.process.exitcode
+        cause = "out of memory is the usual reason" if code == -9 else "the last lines of its log tell more"
+        return CellFailed(
+            where,
+            f"its process ended with code {code} and left no result; {cause}",
+            "",
+            f"see {log}; run again to resume",
+        )
+    if "traceback" in record:
+        return CellFailed(where, f"an error in the suite or a library\n{record['traceback']}", "", f"full log: {log}")
+    error = SuiteError(f"{where}: {record['where']}", record["what"], record["expected"], record["remedy"])
+    error.exit_code = record["exit_code"]
+    return error
+
+
+def _chain_weights(cells: Sequence[Cell]) -> dict[Cell, float]:
+    """For each cell the weight of the longest chain that starts with it: what must not wait."""
+    users: dict[str, list[Cell]] = {}
+    for cell in cells:
+        for needed in cell.needs():
+            users.setdefault(needed.digest, []).append(cell)
+    chain: dict[Cell, float] = {}
+    for cell in reversed(cells):  # users come after what they use
+        own = KINDS[cell.config.kind].weight
+        chain[cell] = own + max((chain[user] for user in users.get(cell.digest, [])), default=0.0)
+    return chain
+
+
+def _depth(cell: Cell) -> int:
+    return 1 + max((_depth(needed) for needed in cell.needs()), default=0)

@@ -1,0 +1,161 @@
+"""`Recipe`: the typed model of a recipe file, and how a file becomes one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, field_validator
+
+from alignment.core.config import Config, StageConfig
+from alignment.core.errors import RecipeError
+from eval.config import Comparison, Evaluation
+from recipes.stages import KINDS
+
+SHIPPED = Path(__file__).parent
+
+
+class Recipe(Config):
+    """One experiment: which stages make which models, how they are measured, which differences are the question."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$")
+    question: str = Field("", description="what the report is to answer, as one sentence")
+    minutes: float | None = Field(
+        None, gt=0, description="what a first run takes on two CPU cores, install not counted"
+    )
+    seeds: list[int] = Field([0], min_length=1)
+    stages: dict[str, StageConfig] = {}
+    evaluation: Evaluation | None = None
+    comparison: Comparison = Comparison()
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) != len(seeds):
+            raise ValueError("each seed once")
+        return seeds
+
+
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> tuple[Recipe, str]:
+    """The recipe of that path or shipped name (`lab/sft-vs-rlhf`) with `key.path=value` overrides, and its source text.
+
+    Raises RecipeError, naming file and key, for anything that does not fit.
+    """
+    path = find_recipe(name)
+    text = path.read_text()
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{name}, line {mark.line + 1}" if mark else name
+        raise RecipeError(
+            place, f"not YAML: {getattr(error, 'problem', error)}", "a YAML file", "mend the line"
+        ) from None
+    if not isinstance(raw, dict):
+        raise RecipeError(name, "not a mapping", "keys such as name, seeds, stages", "see recipes/lab for examples")
+    for override in overrides:
+        _apply_override(raw, override)
+    return parse_recipe(raw, name), text
+
+
+def parse_recipe(raw: dict[str, Any], where: str) -> Recipe:
+    """A checked recipe from plain YAML values."""
+    raw = dict(raw)
+    stages = raw.pop("stages", {}) or {}
+    if not isinstance(stages, dict):
+        raise RecipeError(
+            f"{where}: stages", "not a mapping", "stage names with their settings", "indent the stages by name"
+        )
+    parsed = {str(name): _parse_stage(name, block, where) for name, block in stages.items()}
+    recipe = _validate(Recipe, raw, where)
+    return recipe.model_copy(update={"stages": parsed})
+
+
+def find_recipe(name: str) -> Path:
+    candidates = [Path(name), SHIPPED / name, SHIPPED / f"{name}.yaml"]
+    for path in candidates:
+        if path.is_file():
+            return path
+    shipped = shipped_recipes()
+    close = difflib.get_close_matches(name, shipped, n=1, cutoff=0.5)
+    remedy = f"did you mean {close[0]}?" if close else f"shipped recipes: {', '.join(shipped)}"
+    raise RecipeError(name, "no such recipe", "a YAML file or the name of a shipped recipe", remedy)
+
+
+def shipped_recipes() -> list[str]:
+    return sorted(str(path.relative_to(SHIPPED).with_suffix("")) for path in SHIPPED.glob("*/*.yaml"))
+
+
+def _parse_stage(name: object, block: Any, where: str) -> StageConfig:
+    place = f"{where}: stages.{name}"
+    if not isinstance(block, dict) or "kind" not in block:
+        raise RecipeError(place, "has no kind", f"kind: one of {', '.join(KINDS)}", "add the line `kind: ...`")
+    kind = block["kind"]
+    if kind not in KINDS:
+        close = difflib.get_close_matches(str(kind), KINDS, n=1)
+        remedy = f"did you mean {close[0]}?" if close else "correct the kind"
+        raise RecipeError(f"{place}.kind", f"unknown kind {kind!r}", f"one of {', '.join(KINDS)}", remedy)
+    return _validate(KINDS[kind].config_model(), block, place)
+
+
+def _validate(model: type[Any], raw: Mapping[str, Any], where: str) -> Any:
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        problems = error.errors()
+        raise _to_recipe_error(model, problems[0], where, len(problems) - 1) from None
+
+
+def _to_recipe_error(model: type[BaseModel], problem: Any, where: str, more: int) -> RecipeError:
+    """pydantic's first problem in the words of this suite."""
+    location = [str(part) for part in problem["loc"]]
+    separator = "." if "stages." in where else ": "
+    place = f"{where}{separator}{'.'.join(location)}" if location else where
+    suffix = f" (and {more} more problem{'s' * (more > 1)} in this block)" if more else ""
+    given = problem.get("input")
+    if problem["type"] == "extra_forbidden":
+        known = _fields_at(model, location[:-1])
+        close = difflib.get_close_matches(location[-1], known, n=1)
+        remedy = f"did you mean {close[0]}?" if close else "remove it"
+        return RecipeError(place, f"unknown key{suffix}", f"one of {', '.join(known)}", remedy)
+    if problem["type"] == "missing":
+        return RecipeError(place, f"missing{suffix}", "a value: this key has no default", f"add `{location[-1]}: ...`")
+    message = problem["msg"].removeprefix("Value error, ")
+    shown = f": got {given!r}" if isinstance(given, str | int | float | bool | None) else ""
+    return RecipeError(place, f"not valid{shown}{suffix}", message, "correct the value")
+
+
+def _fields_at(model: Any, location: Sequence[str]) -> list[str]:
+    """Names of the fields of the nested model at `location`."""
+    for part in location:
+        annotation = model.model_fields[part].annotation if part in getattr(model, "model_fields", {}) else None
+        nested = [
+            a
+            for a in [annotation, *getattr(annotation, "__args__", ())]
+            if isinstance(a, type) and issubclass(a, BaseModel)
+        ]
+        model = nested[0] if nested else model
+    return list(model.model_fields)
+
+
+def _apply_override(raw: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    where = f"--set {override}"
+    if not equals or not key:
+        raise RecipeError(
+            where, "not of the form key=value", "for example stages.ppo.kl.coefficient=0.2", "add the `=`"
+        )
+    *parents, last = key.split(".")
+    block: Any = raw
+    for part in parents:
+        block = block.setdefault(part, {}) if isinstance(block, dict) else None
+        if not isinstance(block, dict):
+            raise RecipeError(
+                where, f"{part!r} is not a block of settings", "a path through the recipe's blocks", "correct the path"
+            )
+    if parents[:1] == ["stages"] and len(parents) > 1 and "kind" not in raw["stages"].get(parents[1], {}):
+        raise RecipeError(where, f"the recipe has no stage {parents[1]!r}", "the name of a stage", "correct the name")
+    block[last] = yaml.safe_load(value)

@@ -1,0 +1,122 @@
+"""The one table of stage kinds. Everything is imported lazily: a recipe is checked without torch."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from alignment.core.artifact import ArtifactKind
+from alignment.core.config import StageConfig
+
+
+@dataclass(frozen=True)
+class StageKind:
+    """config, run: `module:attribute`. makes: what the artifact is. version: raise it when the stage's code changes what it
+    computes; tests/unit/recipes/test_stage_versions.py fails when `sources` change and it does not.
+    weight: a rough share of time, for scheduling the longest chain first.
+    fields: per data reference of the configuration, the alternatives of fields that its rows must hold."""
+
+    config: str
+    run: str
+    makes: ArtifactKind
+    version: int
+    sources: tuple[str, ...]
+    weight: float
+    fields: dict[str, tuple[tuple[str, ...], ...]]
+
+    def config_model(self) -> type[StageConfig]:
+        return load(self.config)
+
+
+_MODELS = ("alignment/models",)
+_GENERATION = ("alignment/generation",)
+
+KINDS: dict[str, StageKind] = {
+    "pretrained": StageKind(
+        config="alignment.core.config:PretrainedConfig",
+        run="",
+        makes="model",
+        version=1,
+        sources=(),
+        weight=0,
+        fields={},
+    ),
+    "pretrain": StageKind(
+        config="alignment.lab.config:PretrainConfig",
+        run="alignment.lab.stage:run",
+        makes="model",
+        version=1,
+        sources=("alignment/lab",),
+        weight=8,
+        fields={},
+    ),
+    "sft": StageKind(
+        config="alignment.sft.config:SFTConfig",
+        run="alignment.sft.stage:run",
+        makes="model",
+        version=1,
+        sources=("alignment/sft", *_MODELS),
+        weight=2,
+        fields={
+            "data": (("prompt", "completion"), ("messages",), ("text",)),
+            "validation": (("prompt", "completion"), ("messages",), ("text",)),
+        },
+    ),
+    "excerpts": StageKind(
+        config="reward.config:ExcerptsConfig",
+        run="reward.excerpts:run",
+        makes="dataset",
+        version=1,
+        sources=("reward/excerpts.py", "alignment/gold.py"),
+        weight=0.5,
+        fields={"data": (("text",),)},
+    ),
+    "preferences": StageKind(
+        config="reward.config:PreferencesConfig",
+        run="reward.preferences:run",
+        makes="dataset",
+        version=1,
+        sources=("reward/preferences.py", "alignment/gold.py", *_GENERATION, *_MODELS),
+        weight=1.5,
+        fields={"prompts": (("prompt",),)},
+    ),
+    "reward": StageKind(
+        config="reward.config:RewardConfig",
+        run="reward.stage:run",
+        makes="reward_model",
+        version=1,
+        sources=("reward/stage.py", *_MODELS),
+        weight=2,
+        fields={"data": (("prompt", "chosen", "rejected"),)},
+    ),
+    "ppo": StageKind(
+        config="alignment.ppo.config:PPOConfig",
+        run="recipes.wiring:run_ppo",
+        makes="model",
+        version=1,
+        sources=("alignment/ppo", "reward/scorer.py", "recipes/wiring.py", *_GENERATION, *_MODELS),
+        weight=5,
+        fields={"prompts": (("prompt",),)},
+    ),
+    "evaluate": StageKind(
+        config="eval.config:EvaluateConfig",
+        run="eval.stage:run",
+        makes="evaluation",
+        version=1,
+        sources=("eval/stage.py", "eval/harness.py", "eval/text_tasks.py", "eval/items.py", "alignment/models/load.py"),
+        weight=1,
+        fields={},
+    ),
+}
+
+
+def load(name: str) -> Any:
+    """The attribute that `module:attribute` names."""
+    module, attribute = name.split(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def run_function(kind: str) -> Callable[..., dict[str, Any]]:
+    return load(KINDS[kind].run)
