@@ -12,7 +12,7 @@ from alignment.core.errors import DataError, ModelError
 from alignment.core.store import write_atomically
 from alignment.data.rows import existing_path, resolve_paths
 
-_MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+_MODEL_FILES: list[str] = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 
 
 class Externals:
@@ -87,16 +87,15 @@ def hub_snapshot(reference: ModelRef, where: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     assert reference.hub is not None
-    patterns = list(_MODEL_FILES)
     try:
         try:
             return Path(
                 snapshot_download(
-                    reference.hub, revision=reference.revision, allow_patterns=patterns, local_files_only=True
+                    reference.hub, revision=reference.revision, allow_patterns=_MODEL_FILES, local_files_only=True
                 )
             )
         except LocalEntryNotFoundError:
-            return Path(snapshot_download(reference.hub, revision=reference.revision, allow_patterns=patterns))
+            return Path(snapshot_download(reference.hub, revision=reference.revision, allow_patterns=_MODEL_FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(
