@@ -1,0 +1,83 @@
+"""The stage `evaluate`: one model on all tasks of the recipe, item by item, so that two models can be compared in pairs.
+
+Reads inputs["model"]; writes `items.parquet` (columns: eval/items.py) and `evaluation.json` (one entry a task, and the settings).
+Every model is measured by the same backend in fp32, whatever precision it was trained in. Takes seconds to minutes, so a
+killed evaluation starts anew.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from alignment.core.artifact import Artifact, digest_of
+from alignment.core.context import Context
+from alignment.core.errors import RecipeError
+from alignment.data.chat import require_chat_template
+from alignment.models.load import load_causal_lm, load_tokenizer
+from eval.catalogue import MeasuredTask, find_tasks
+from eval.config import EvaluateConfig
+from eval.harness import PairedLM, quiet, run_task
+from eval.scores import entry_of, items_of, write_items
+
+
+@quiet()
+def run(config: EvaluateConfig, inputs: Mapping[str, Artifact], context: Context) -> dict[str, Any]:
+    """Measure the model; returns {task: value}. Raises RecipeError, DataError or ModelError for what the user can mend."""
+    context.progress.update(0, 1, "loading tasks")
+    tasks = find_tasks(config, inputs)
+    context.progress.update(0, 1, "loading model")
+    lm = _load_model(config, inputs["model"], tasks)
+    template_digest = digest_of(lm.tokenizer.chat_template)
+    entries, items = {}, []
+    for number, measured in enumerate(tasks, 1):
+        began = time.monotonic()
+        report = partial(context.progress.update, phase=f"{measured.name} ({number} of {len(tasks)})")
+        rows = items_of(measured, run_task(lm, measured.task, measured.chat, config.limit, report), lm)
+        entry = entries[measured.name] = entry_of(measured, rows, template_digest)
+        items += [row | {"stage": config.model.stage, "seed": context.seed} for row in rows]
+        context.log.info(_line(measured, entry, time.monotonic() - began))
+    write_items(items, context.workdir / "items.parquet")
+    result = {"tasks": entries, "settings": _settings(config, lm)}
+    (context.workdir / "evaluation.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    return {name: entry["value"] for name, entry in entries.items()}
+
+
+def _load_model(config: EvaluateConfig, model: Artifact, tasks: list[MeasuredTask]) -> PairedLM:
+    tokenizer = load_tokenizer(model.path)
+    if any(measured.chat for measured in tasks):
+        require_chat_template(tokenizer)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded: Any = load_causal_lm(model.path, "fp32", dropout=False)
+    lm = PairedLM(loaded.to(device), tokenizer, config.batch_size, config.sampling_seed)
+    for measured in tasks:
+        if measured.new_tokens >= lm.max_length:
+            raise RecipeError(
+                f"evaluation.{measured.role}",
+                f"task {measured.name!r}: {measured.new_tokens} new tokens leave no room for a prompt",
+                f"fewer than the {lm.max_length} tokens of the model's context",
+                "lower max_new_tokens",
+            )
+    return lm
+
+
+def _settings(config: EvaluateConfig, lm: PairedLM) -> dict[str, Any]:
+    return {
+        "limit": config.limit,
+        "batch_size": config.batch_size,
+        "sampling_seed": config.sampling_seed,
+        "context_length": lm.max_length,
+        "stop_token_ids": lm.stop_ids,
+        "lm_eval": version("lm-eval"),
+    }
+
+
+def _line(measured: MeasuredTask, entry: dict[str, Any], seconds: float) -> str:
+    cut = f", {entry['truncated']} prompts cut to fit the context" if entry["truncated"] else ""
+    return f"{measured.name}: {measured.metric} {entry['value']:.4f}, {entry['n']} items{cut} ({seconds:.1f} s)"

@@ -1,0 +1,134 @@
+"""lm-eval tasks made from a recipe's own rows: bits per byte of held-out texts, gold score of the model's answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+from lm_eval.api.task import ConfigurableTask
+
+from alignment.core.artifact import Artifact
+from alignment.core.errors import DataError, RecipeError
+from alignment.data.rows import Row, load_rows, prompt_text
+from alignment.gold import NAMES, gold_scorer
+from eval.config import TextTask
+
+VERSION = 1
+BLOCK_BYTES = 2000
+_LONG = 4 * BLOCK_BYTES
+_ARTICLE = re.compile(r"^ = [^=\n]+ = $", re.MULTILINE)  # WikiText's title lines; its sections have more equal signs
+
+
+class _MessagesTask(ConfigurableTask):
+    """Prompts are lists of chat messages: rendered as they stand, where lm-eval knows a single user turn only."""
+
+    def fewshot_context(self, doc: Row, num_fewshot: int, chat_template: Any = None, **_: Any) -> str:  # type: ignore[override]
+        return chat_template(doc["prompt"])
+
+
+def text_task(name: str, task: TextTask, artifact: Artifact | None) -> ConfigurableTask:
+    """The lm-eval task of a `tasks:` block. Raises DataError for rows that do not fit it, RecipeError for the block itself."""
+    where = f"evaluation.tasks.{name}"
+    if task.metric == "bits_per_byte":
+        rows = load_rows(task.data, artifact, ("text",), f"{where}.data")
+        return ConfigurableTask(config=_bits_per_byte(name, documents([row["text"] for row in rows])))
+    if task.gold not in NAMES:
+        raise RecipeError(
+            f"{where}.gold", f"no gold scorer {task.gold!r}", f"one of {', '.join(NAMES)}", "name a gold scorer"
+        )
+    rows = load_rows(task.data, artifact, ("prompt",), f"{where}.data")
+    kinds = {type(row["prompt"]) for row in rows}
+    if len(kinds) > 1:
+        raise DataError(
+            f"{where}.data",
+            "some prompts are text, others chat messages",
+            "one kind, so that one format is measured",
+            "split the rows into two tasks",
+        )
+    config = _gold(name, task, [{"prompt": row["prompt"]} for row in rows], chat=kinds == {list})
+    return (_MessagesTask if kinds == {list} else ConfigurableTask)(config=config)
+
+
+def documents(texts: Sequence[str]) -> list[dict[str, str | None]]:
+    """The texts as documents `{"text", "source"}`. A text over 8,000 bytes, such as a whole WikiText file, is cut into blocks.
+
+    Blocks end at the first line end after 2,000 bytes, and at WikiText's title lines; joined, they are the text again. A
+    document is what a bootstrap over items draws, so a file must not be one. `source` names the article that blocks share,
+    None where a text is not split into articles.
+    """
+    found: list[dict[str, str | None]] = []
+    for number, text in enumerate(texts):
+        if len(text.encode()) <= _LONG:
+            found.append({"text": text, "source": None})
+            continue
+        articles = _articles(text)
+        for index, article in enumerate(articles):
+            source = f"{number}.{index}" if len(articles) > 1 else None
+            found += [{"text": block, "source": source} for block in _blocks(article)]
+    return found
+
+
+def _articles(text: str) -> list[str]:
+    cuts = [match.start() for match in _ARTICLE.finditer(text)]
+    if not cuts:
+        return [text]
+    cuts[0] = 0  # what stands before the first title belongs to it
+    return [text[start:end] for start, end in zip(cuts, [*cuts[1:], len(text)], strict=True)]
+
+
+def _blocks(text: str) -> list[str]:
+    blocks, lines, size = [], [], 0
+    for line in text.splitlines(keepends=True):
+        lines.append(line)
+        size += len(line.encode())
+        if size >= BLOCK_BYTES:
+            blocks.append("".join(lines))
+            lines, size = [], 0
+    if lines:  # a short rest, such as a last blank line, joins the block before
+        rest = "".join(lines)
+        if blocks and size < BLOCK_BYTES // 4:
+            blocks[-1] += rest
+        else:
+            blocks.append(rest)
+    return blocks
+
+
+def _bits_per_byte(name: str, docs: list[Row]) -> dict[str, Any]:
+    return _common(name, docs, chat=False, chance=None, cluster="source") | {
+        "output_type": "loglikelihood_rolling",
+        "doc_to_target": "text",
+        "metric_list": [{"metric": "bits_per_byte", "aggregation": "bits_per_byte", "higher_is_better": False}],
+    }
+
+
+def _gold(name: str, task: TextTask, docs: list[Row], chat: bool) -> dict[str, Any]:
+    assert task.gold is not None
+    score = gold_scorer(task.gold)
+    decoding = {"do_sample": True, "temperature": task.temperature, "top_k": 0, "top_p": 1.0}
+    return _common(name, docs, chat, chance=None, cluster=None) | {
+        "output_type": "generate_until",
+        "doc_to_text": "prompt",
+        "doc_to_target": "",
+        "generation_kwargs": {"until": [], "max_gen_toks": task.max_new_tokens}
+        | (decoding if task.temperature > 0 else {"do_sample": False}),
+        "process_results": lambda doc, results: {"gold": score(prompt_text(doc["prompt"]), results[0])},
+        "metric_list": [{"metric": "gold", "aggregation": "mean", "higher_is_better": True}],
+    }
+
+
+def _common(name: str, docs: list[Row], chat: bool, chance: float | None, cluster: str | None) -> dict[str, Any]:
+    return {
+        "task": name,
+        "custom_dataset": lambda **_: {"test": datasets.Dataset.from_list(docs)},
+        "test_split": "test",
+        "doc_to_text": "",
+        "num_fewshot": 0,
+        "metadata": {
+            "version": VERSION,
+            "format": "chat" if chat else "plain",
+            "chance": chance,
+            "cluster": cluster,
+        },
+    }
