@@ -52,11 +52,12 @@ def load_causal_lm(
     peft: PeftConfig | None = None,
     quantization: QuantizationConfig | None = None,
     dropout: bool = True,
+    seed: int = 0,
 ) -> PreTrainedModel | Any:
     """A language model in training state, from a folder of safetensors; a `PeftModel` when `peft` is given.
 
     precision: dtype of the weights held (adapters are fp32 in any case).
-    dropout: False turns every dropout off, as PPO needs.
+    dropout: False turns every dropout off, as PPO needs. seed: of a fresh adapter's weights.
     Raises ModelError for a missing folder, a folder that holds no causal model, or weights that are not safetensors.
     """
     config = read_config(path)
@@ -74,7 +75,7 @@ def load_causal_lm(
     model = from_pretrained(AutoModelForCausalLM, path, **options)
     forbid_repacking(model)
     if peft is not None:
-        model = add_adapter(model, peft)
+        model = add_adapter(model, peft, seed)
     if not dropout:
         turn_dropout_off(model)
     return model.train()
@@ -89,7 +90,7 @@ def save_model(model: PreTrainedModel | Any, tokenizer: PreTrainedTokenizerBase,
     from peft import PeftModel
 
     if isinstance(model, PeftModel):
-        model.save_pretrained(folder / ADAPTER_FOLDER, safe_serialization=True)
+        model.save_pretrained(str(folder / ADAPTER_FOLDER), safe_serialization=True)
         model = merged(model, folder / ADAPTER_FOLDER)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -136,22 +137,27 @@ def from_pretrained(auto_class: Any, path: str | Path, **options: Any) -> Any:
         ) from error
 
 
-def add_adapter(model: PreTrainedModel, peft: PeftConfig, **options: Any) -> Any:
-    """`model` frozen, with a fresh LoRA adapter. options: further arguments of peft's LoraConfig."""
+def add_adapter(model: PreTrainedModel, peft: PeftConfig, seed: int = 0) -> Any:
+    """`model` frozen, with a fresh LoRA adapter drawn from `seed` alone. Raises ModelError if no layer is a target."""
     from peft import LoraConfig, get_peft_model
 
-    options = {"task_type": "CAUSAL_LM"} | options
     lora = LoraConfig(
-        r=peft.r, lora_alpha=peft.alpha, lora_dropout=peft.dropout, target_modules=peft.target_modules, **options
+        task_type="CAUSAL_LM",
+        r=peft.r,
+        lora_alpha=peft.alpha,
+        lora_dropout=peft.dropout,
+        target_modules=peft.target_modules,
     )
     try:
-        return get_peft_model(model, lora)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return get_peft_model(model, lora)
     except ValueError as error:
         names = sorted(
             {name.split(".")[-1] for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
         )
         raise ModelError(
-            model.name_or_path,
+            str(model.name_or_path),
             f"target_modules {peft.target_modules}: {str(error).splitlines()[0]}",
             f"all-linear, or some of {', '.join(names)}",
             "correct peft.target_modules",

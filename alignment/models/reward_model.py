@@ -63,6 +63,7 @@ class MeanRewardModel(PreTrainedModel):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         response_mask: Tensor | None = None,
+        use_cache: bool | None = None,
         **options: Any,
     ) -> SequenceClassifierOutput:
         """logits [B, 1]. response_mask [B, T]: True = counts; without it, all of `attention_mask` counts."""
@@ -87,8 +88,8 @@ def new_reward_model(
 ) -> PreTrainedModel:
     """The trunk of a language model under a fresh head without bias.
 
-    The head is drawn with deviation 1 / sqrt(hidden + 1) (Huang et al. 2024, "The N+ implementation details"), from `seed`
-    alone.
+    The head is drawn from `seed` alone, with deviation 1 / sqrt(hidden + 1) (Huang et al. 2024, "The N+ implementation
+    details").
     """
     config = read_config(base_path)
     if pooling == "last":
@@ -100,9 +101,9 @@ def new_reward_model(
         names = ("pad_token_id", "eos_token_id", "bos_token_id")
         ids = {name: getattr(trunk.config, name, None) for name in names}
         wrapped = MeanRewardConfig(backbone=trunk.config, num_labels=1, dtype=trunk.config.dtype, **ids)
-        model = MeanRewardModel(wrapped).to(DTYPES[precision])
+        model = MeanRewardModel(wrapped).to(dtype=DTYPES[precision])  # type: ignore[call-overload]
         model.model.load_state_dict(trunk.state_dict())
-    draw_head(model.score, seed)
+    draw_head(model.score, seed)  # type: ignore[arg-type]
     return model.train()
 
 
@@ -134,8 +135,8 @@ def load_reward_model(path: str | Path, precision: Precision = "fp32") -> PreTra
 def separate_pad(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Gives model and tokenizer a pad token that is not EOS, enlarging the vocabulary if no special token is free.
 
-    The last-token head finds the end of an answer as the last token that is not the pad: were the pad EOS, it would read
-    the token before.
+    The last-token head finds the end of an answer as the last token that is not the pad: were the pad EOS, it would
+    read the token before.
     """
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         special = [token for token in tokenizer.all_special_tokens if token != tokenizer.eos_token]
@@ -143,7 +144,7 @@ def separate_pad(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> 
             tokenizer.pad_token = special[0]
         else:
             tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
-            if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+            if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:  # type: ignore[operator]
                 model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id

@@ -1,0 +1,57 @@
+"""Supervised fine-tuning: what a recipe can say about it. No torch here."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from alignment.core.config import Config, DataRef, ModelRef
+from alignment.models.config import PeftConfig, QuantizationConfig, TrainingConfig
+
+
+class EarlyStopping(Config):
+    """Stop after so many evaluations without a lower validation loss, and keep the best weights."""
+
+    patience: int = Field(3, gt=0)
+
+
+class SFTConfig(TrainingConfig):
+    """Rows hold `prompt` and `completion` (loss on the answer), `messages` (loss on the assistant's turns) or `text`
+    (loss on everything). How long is said by exactly one of steps, epochs and match_tokens."""
+
+    kind: Literal["sft"] = "sft"
+    model: ModelRef
+    data: DataRef
+    validation: DataRef | None = None
+    evaluate_every: int | None = Field(None, gt=0, description="steps between validations; None = only at the end")
+    early_stopping: EarlyStopping | None = None
+    steps: int | None = Field(None, gt=0)
+    epochs: float | None = Field(None, gt=0)
+    match_tokens: ModelRef | None = Field(
+        None, description="a stage whose `train_tokens` this one also trains on, to the nearest step"
+    )
+    packing: bool = Field(
+        False, description="several rows in one sequence, isolated from each other (best fit decreasing)"
+    )
+    group_by_length: bool = Field(True, description="batches of rows of similar length: less padding")
+    max_length: int | None = Field(
+        None, gt=1, description="tokens of a row, or of a packed sequence; None = the context"
+    )
+    on_long: Literal["error", "truncate"] = Field("error", description="what to do with rows that are longer")
+    append_eos: bool = Field(True, description="False for rows that are windows cut from longer texts: they do not end")
+    peft: PeftConfig | None = None
+    quantization: QuantizationConfig | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SFTConfig:
+        lengths = [name for name in ("steps", "epochs", "match_tokens") if getattr(self, name) is not None]
+        if len(lengths) != 1:
+            raise ValueError(f"give exactly one of steps, epochs, match_tokens (given: {', '.join(lengths) or 'none'})")
+        if self.quantization is not None and self.peft is None:
+            raise ValueError("quantised weights cannot be trained: add a peft block, or drop quantization")
+        if self.evaluate_every is not None and self.validation is None:
+            raise ValueError("evaluate_every needs validation data")
+        if self.early_stopping is not None and self.evaluate_every is None:
+            raise ValueError("early_stopping needs validation data and evaluate_every")
+        return self

@@ -1,0 +1,194 @@
+"""Supervised fine-tuning through trl's SFTTrainer, on rows that we tokenise ourselves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import datasets
+from transformers import EarlyStoppingCallback, PrinterCallback
+from trl.data_utils import pack_dataset
+from trl.trainer.sft_config import SFTConfig as TrlSFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
+
+from alignment.core.artifact import Artifact
+from alignment.core.context import Context
+from alignment.core.errors import DataError
+from alignment.data.rows import Row, load_rows
+from alignment.models.encoding import Encoded, encode_row
+from alignment.models.load import context_length, load_causal_lm, load_tokenizer, parameter_counts, save_model
+from alignment.models.training import (
+    LengthGrouped,
+    ReportCallback,
+    find_checkpoint,
+    report_callback,
+    trainer_arguments,
+)
+from alignment.sft.config import SFTConfig
+
+_IGNORED = -100
+_SHOWN = 5
+
+
+def run(config: SFTConfig, inputs: Mapping[str, Artifact], context: Context) -> dict[str, Any]:
+    started = time.time()
+    tokenizer = load_tokenizer(inputs["model"].path)
+    model = load_causal_lm(
+        inputs["model"].path,
+        precision=config.precision if config.peft else "fp32",  # what is trained is held in fp32
+        peft=config.peft,
+        quantization=config.quantization,
+        seed=context.seed_for("adapter"),
+    )
+    limit = min(length for length in (config.max_length, context_length(model), 1 << 30) if length)
+    train = _dataset(config, "data", tokenizer, limit, inputs)
+    validation = _dataset(config, "validation", tokenizer, limit, inputs) if config.validation else None
+    checkpoint = find_checkpoint(context)
+    report = report_callback(context, checkpoint)
+    trainer = _trainer(config, context, model, tokenizer, train, validation, _length(config, train, inputs), report)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    losses = {"train_loss": report.losses["train_loss"]}
+    if validation is not None:
+        losses["validation_loss"] = trainer.evaluate()["eval_loss"]
+    if trainer.is_world_process_zero():
+        save_model(trainer.model, tokenizer, context.workdir)
+    return {
+        "train_tokens": round(report.tokens),
+        "steps": trainer.state.global_step,
+        "rows": len(train),
+        **losses,
+        "seconds": round(time.time() - started, 2),
+        **parameter_counts(trainer.model),  # type: ignore[arg-type]
+    }
+
+
+class _Trainer(SFTTrainer):
+    """SFTTrainer that counts the tokens it trains on and takes rows in an order that a resumed run repeats."""
+
+    report: ReportCallback
+    group_by_length: bool
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        if self.model.training:  # num_items_in_batch spans all ranks and all passes of this optimiser step
+            self.report.tokens += float(num_items_in_batch) / self.current_gradient_accumulation_steps
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        if not self.group_by_length:
+            return super()._get_train_sampler(train_dataset)
+        lengths = [len(ids) for ids in (train_dataset or self.train_dataset)["input_ids"]]
+        return LengthGrouped(lengths, self.args.train_batch_size, self.args.seed)
+
+
+def _trainer(
+    config: SFTConfig,
+    context: Context,
+    model: Any,
+    tokenizer: Any,
+    train: datasets.Dataset,
+    validation: datasets.Dataset | None,
+    length: dict[str, Any],
+    report: ReportCallback,
+) -> _Trainer:
+    arguments: dict[str, Any] = trainer_arguments(config, context) | length
+    if config.evaluate_every is not None:
+        arguments |= {"eval_strategy": "steps", "eval_steps": config.evaluate_every}
+    callbacks: list[Any] = [report]
+    if config.early_stopping is not None:
+        callbacks.append(EarlyStoppingCallback(config.early_stopping.patience))
+        arguments |= {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": False}
+        arguments |= {"save_steps": config.evaluate_every}  # the best weights must be among the saved ones
+    arguments |= {"max_length": None, "padding_free": config.packing, "dataset_kwargs": {"skip_prepare_dataset": True}}
+    trainer = _Trainer(
+        model=model,
+        args=TrlSFTConfig(**arguments),
+        train_dataset=train,
+        eval_dataset=validation,
+        processing_class=tokenizer,
+        callbacks=callbacks,
+    )
+    trainer.report, trainer.group_by_length = report, config.group_by_length and not config.packing
+    trainer.remove_callback(PrinterCallback)
+    for (
+        parameter
+    ) in trainer.model.parameters():  # trl turns adapters on quantised weights to bf16, which loses small steps
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return trainer
+
+
+def _dataset(
+    config: SFTConfig, name: str, tokenizer: Any, limit: int, inputs: Mapping[str, Artifact]
+) -> datasets.Dataset:
+    """Rows of one reference as input_ids and labels; packed if the recipe says so."""
+    rows = load_rows(getattr(config, name), inputs.get(name), where=name)
+    _require_format(rows, name)
+    encoded = [encode_row(tokenizer, row, config.append_eos) for row in rows]
+    encoded = _fit(encoded, limit, config.on_long, name)
+    table = datasets.Dataset.from_dict(
+        {
+            "input_ids": [row.ids for row in encoded],
+            "labels": [
+                [token if counts else _IGNORED for token, counts in zip(row.ids, [False, *row.mask[1:]], strict=True)]
+                for row in encoded
+            ],
+        }
+    )
+    return pack_dataset(table, limit, "bfd") if config.packing else table
+
+
+def _length(config: SFTConfig, train: datasets.Dataset, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
+    """How long to train, as trl's arguments."""
+    if config.steps is not None:
+        return {"max_steps": config.steps}
+    if config.epochs is not None:
+        return {"num_train_epochs": config.epochs}
+    counted = sum(label != _IGNORED for labels in train["labels"] for label in labels)
+    tokens_a_step = counted / len(train) * config.batch_size * config.gradient_accumulation
+    return {"max_steps": max(1, round(inputs["match_tokens"].summary["train_tokens"] / tokens_a_step))}
+
+
+def _require_format(rows: Sequence[Row], where: str) -> None:
+    """Every row in the format of the first. Raises DataError naming those that are not."""
+    formats = (("prompt", "completion"), ("messages",), ("text",))
+    wanted = next((fields for fields in formats if all(field in rows[0] for field in fields)), None)
+    if wanted is None:
+        raise DataError(
+            where,
+            f"row 1 has the fields {', '.join(map(str, rows[0]))}",
+            "prompt and completion, or messages, or text",
+            "rename the fields, or use another data set",
+        )
+    bad = [number for number, row in enumerate(rows, 1) if not all(row.get(field) for field in wanted)]
+    if bad:
+        raise DataError(
+            where, f"{_listed(bad)} lack {' or '.join(wanted)}", f"each row to hold {' and '.join(wanted)}", "mend them"
+        )
+
+
+def _fit(encoded: list[Encoded], limit: int, on_long: str, where: str) -> list[Encoded]:
+    """Rows of at most `limit` tokens, each with something to learn from."""
+    long = [number for number, row in enumerate(encoded, 1) if len(row.ids) > limit]
+    if long and on_long == "error":
+        longest = max(len(row.ids) for row in encoded)
+        raise DataError(
+            where,
+            f"{_listed(long)} longer than {limit} tokens (the longest has {longest})",
+            "rows that fit max_length and the model's context",
+            "shorten or split them, raise max_length, or set on_long: truncate",
+        )
+    kept = [row.cut(limit) for row in encoded]
+    kept = [row for row in kept if row.counted]
+    if not kept:
+        raise DataError(
+            where, f"no row has a token to learn within {limit} tokens", "shorter prompts", "raise max_length"
+        )
+    return kept
+
+
+def _listed(numbers: list[int]) -> str:
+    more = f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else ""
+    return f"row{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers[:_SHOWN]))}{more}"
