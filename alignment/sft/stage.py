@@ -72,14 +72,14 @@ class _Trainer(SFTTrainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        if self.model.training:  # num_items_in_batch spans all ranks and all passes of this optimiser step
+        if model.training:  # num_items_in_batch spans all ranks and all passes of this optimiser step
             self.report.tokens += float(num_items_in_batch) / self.current_gradient_accumulation_steps
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         if not self.group_by_length:
             return super()._get_train_sampler(train_dataset)
-        lengths = [len(ids) for ids in (train_dataset or self.train_dataset)["input_ids"]]
+        lengths = [len(ids) for ids in self.train_dataset["input_ids"]]  # type: ignore[index]
         return LengthGrouped(lengths, self.args.train_batch_size, self.args.seed)
 
 
