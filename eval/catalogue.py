@@ -87,9 +87,10 @@ def find_tasks(config: EvaluateConfig, inputs: Mapping[str, Artifact]) -> list[M
 def _load(name: str, config: EvaluateConfig, inputs: Mapping[str, Artifact], where: str) -> list[Any]:
     if name in config.tasks:
         return [text_task(name, config.tasks[name], inputs.get(f"tasks.{name}.data"))]
-    spec = str(existing_path(name, where)) if name.endswith((".yaml", ".yml")) else name
-    manager = _own_tasks()
-    if spec == name and name not in manager.task_index:
+    manager, spec = _own_tasks(), name
+    if name.endswith(".yaml"):
+        spec = str(existing_path(name, where))
+    elif name not in manager.task_index:
         manager = _all_tasks()
         if name not in manager.task_index:
             raise _unknown(name, [*config.tasks, *manager.all_tasks], where)

@@ -16,7 +16,7 @@ What differs from `HFLM`, and why:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -85,7 +85,7 @@ class PairedLM(_HFLM):
         return input_ids, mask
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
-        """Log-likelihood in nats of each text, given one BOS; texts past the context go in disjoint windows."""
+        """Log-likelihood in nats of each text, given one BOS. Past the context, windows score each token once."""
         windows, owners = [], []
         for owner, request in enumerate(requests):
             pieces = utils.get_rolling_token_windows(
@@ -128,8 +128,11 @@ class PairedLM(_HFLM):
 
 def stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Every token that ends an answer, by the tokenizer, the model's config or its generation config."""
-    named = (tokenizer.eos_token_id, model.config.eos_token_id, getattr(model.generation_config, "eos_token_id", None))
-    ids = {number for value in named if value is not None for number in (value if isinstance(value, list) else [value])}
+    generation: Any = model.generation_config
+    tokenizer_id: Any = tokenizer.eos_token_id
+    ids: set[int] = set()
+    for named in (tokenizer_id, model.config.eos_token_id, generation and generation.eos_token_id):
+        ids.update(named if isinstance(named, list) else [] if named is None else [named])
     return sorted(ids)
 
 
@@ -144,7 +147,7 @@ def run_task(lm: PairedLM, task: Any, chat: bool, limit: int | None, report: Rep
         task.set_config("num_fewshot", 0)
     task.set_fewshot_seed(_FEWSHOT_SEED)
     with _reporting(report):
-        results = evaluate(
+        results: Any = evaluate(
             lm,
             {"tasks": {task.task_name: task}},
             limit=limit,
@@ -153,18 +156,15 @@ def run_task(lm: PairedLM, task: Any, chat: bool, limit: int | None, report: Rep
             apply_chat_template=chat,
             fewshot_as_multiturn=True,
         )
-    assert results is not None, "an evaluation runs in one process"
     return results["samples"][task.task_name]
 
 
 class _Bar:
     """Stands in for tqdm inside lm-eval: tells `report` how many requests are done."""
 
-    def __init__(
-        self, report: Report, iterable: Iterable[Any] | None = None, total: int | None = None, **_: Any
-    ) -> None:
-        self._report, self._iterable = report, iterable or ()
-        self._done, self._total = 0, total if total is not None else len(self._iterable)
+    def __init__(self, report: Report, iterable: Collection[Any] = (), total: int | None = None, **_: Any) -> None:
+        self._report, self._iterable = report, iterable
+        self._done, self._total = 0, len(iterable) if total is None else total
 
     def __iter__(self) -> Iterator[Any]:
         for element in self._iterable:
