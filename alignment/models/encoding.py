@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from alignment.core.errors import DataError, ModelError
 from alignment.data.chat import prompt_ids, require_chat_template
 from alignment.data.rows import Row
+
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,10 @@ class Encoded:
         return Encoded(self.ids[:length], self.mask[:length])
 
 
-def encode_row(tokenizer: Any, row: Row, append_eos: bool = True) -> Encoded:
+def encode_row(tokenizer: Any, row: Row) -> Encoded:
     """A row with `prompt` and `completion` (the answer counts), `messages` (each assistant turn counts) or `text` (all
-    of it counts)."""
+    of it counts). `finished: false` in a row says that it was cut off, so no EOS is due."""
+    append_eos = row.get("finished", True)
     if "completion" in row:
         return encode_answer(tokenizer, row["prompt"], row["completion"], append_eos)
     if "messages" in row:
@@ -60,6 +63,32 @@ def encode_answer(
     if whole[: len(start)] != start:  # prompt and answer merge into one token: keep the prompt that generation will see
         whole = start + list(tokenizer(answer, add_special_tokens=False)["input_ids"])
     return _with_mask(tokenizer, whole, [(len(start), len(whole))], append_eos)
+
+
+def fit(encoded: Sequence[Encoded], limit: int, on_long: Literal["error", "truncate"], where: str) -> list[Encoded]:
+    """Rows of at most `limit` tokens, each with something to learn from; others are dropped once they are truncated.
+
+    Raises DataError that lists the rows that are too long, unless `on_long` says truncate.
+    """
+    long = [number for number, row in enumerate(encoded, 1) if len(row.ids) > limit]
+    if long and on_long == "error":
+        longest = max(len(row.ids) for row in encoded)
+        raise DataError(
+            where,
+            f"{listed(long)}: longer than {limit} tokens (the longest has {longest})",
+            "rows that fit max_length and the model's context",
+            "shorten or split them, raise max_length, or set on_long: truncate where the stage has it",
+        )
+    kept = [row for row in (row.cut(limit) for row in encoded) if row.counted]
+    if not kept:
+        raise DataError(where, f"no token to learn within {limit} tokens", "shorter prompts", "raise max_length")
+    return kept
+
+
+def listed(numbers: Sequence[int]) -> str:
+    """`rows 3, 8 and 12 more`: which rows of a file are meant, counted from 1."""
+    more = f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else ""
+    return f"row{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers[:_SHOWN]))}{more}"
 
 
 def _encode_turns(tokenizer: Any, messages: Sequence[Row], first: int, append_eos: bool) -> Encoded:

@@ -18,7 +18,8 @@ class EarlyStopping(Config):
 
 class SFTConfig(TrainingConfig):
     """Rows hold `prompt` and `completion` (loss on the answer), `messages` (loss on the assistant's turns) or `text`
-    (loss on everything). How long is said by exactly one of steps, epochs and match_tokens."""
+    (loss on everything); an EOS is trained too unless the row says `finished: false`. How long is said by exactly one of
+    steps, epochs and match_tokens."""
 
     kind: Literal["sft"] = "sft"
     model: ModelRef
@@ -39,7 +40,6 @@ class SFTConfig(TrainingConfig):
         None, gt=1, description="tokens of a row, or of a packed sequence; None = the context"
     )
     on_long: Literal["error", "truncate"] = Field("error", description="what to do with rows that are longer")
-    append_eos: bool = Field(True, description="False for rows that are windows cut from longer texts: they do not end")
     peft: PeftConfig | None = None
     quantization: QuantizationConfig | None = None
 

@@ -16,7 +16,7 @@ from alignment.core.artifact import Artifact
 from alignment.core.context import Context
 from alignment.core.errors import DataError
 from alignment.data.rows import Row, load_rows
-from alignment.models.encoding import Encoded, encode_row
+from alignment.models.encoding import encode_row, fit, listed
 from alignment.models.load import context_length, load_causal_lm, load_tokenizer, parameter_counts, save_model
 from alignment.models.training import (
     LengthGrouped,
@@ -28,7 +28,6 @@ from alignment.models.training import (
 from alignment.sft.config import SFTConfig
 
 _IGNORED = -100
-_SHOWN = 5
 
 
 def run(config: SFTConfig, inputs: Mapping[str, Artifact], context: Context) -> dict[str, Any]:
@@ -126,8 +125,7 @@ def _dataset(
     """Rows of one reference as input_ids and labels; packed if the recipe says so."""
     rows = load_rows(getattr(config, name), inputs.get(name), where=name)
     _require_format(rows, name)
-    encoded = [encode_row(tokenizer, row, config.append_eos) for row in rows]
-    encoded = _fit(encoded, limit, config.on_long, name)
+    encoded = fit([encode_row(tokenizer, row) for row in rows], limit, config.on_long, name)
     table = datasets.Dataset.from_dict(
         {
             "input_ids": [row.ids for row in encoded],
@@ -165,30 +163,5 @@ def _require_format(rows: Sequence[Row], where: str) -> None:
     bad = [number for number, row in enumerate(rows, 1) if not all(row.get(field) for field in wanted)]
     if bad:
         raise DataError(
-            where, f"{_listed(bad)} lack {' or '.join(wanted)}", f"each row to hold {' and '.join(wanted)}", "mend them"
+            where, f"{listed(bad)} lack {' or '.join(wanted)}", f"each row to hold {' and '.join(wanted)}", "mend them"
         )
-
-
-def _fit(encoded: list[Encoded], limit: int, on_long: str, where: str) -> list[Encoded]:
-    """Rows of at most `limit` tokens, each with something to learn from."""
-    long = [number for number, row in enumerate(encoded, 1) if len(row.ids) > limit]
-    if long and on_long == "error":
-        longest = max(len(row.ids) for row in encoded)
-        raise DataError(
-            where,
-            f"{_listed(long)} longer than {limit} tokens (the longest has {longest})",
-            "rows that fit max_length and the model's context",
-            "shorten or split them, raise max_length, or set on_long: truncate",
-        )
-    kept = [row.cut(limit) for row in encoded]
-    kept = [row for row in kept if row.counted]
-    if not kept:
-        raise DataError(
-            where, f"no row has a token to learn within {limit} tokens", "shorter prompts", "raise max_length"
-        )
-    return kept
-
-
-def _listed(numbers: list[int]) -> str:
-    more = f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else ""
-    return f"row{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers[:_SHOWN]))}{more}"
