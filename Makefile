@@ -11,7 +11,7 @@ TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 UV_VERSION := $(shell sed -n 's/^uv==//p' $(LOCK))
 JOBS ?=
 
-.PHONY: lab stories install lock format lint test test-all clean
+.PHONY: lab stories install lock stage-versions format lint test test-all clean
 
 lab: install
 	$(BIN)/align run lab/sft-vs-rlhf $(if $(JOBS),--jobs $(JOBS))
@@ -42,6 +42,10 @@ lock:
 		| sed -e '/^nvidia-/d' -e '/^cuda-/d' -e '/^triton/d' -e 's/^torch==2.13.0+cpu/torch==2.13.0/' > requirements/cpu.txt
 	$(BIN)/uv pip compile requirements/cuda.in --python-version 3.11 --no-header --no-annotate \
 		| sed -e 's/^torch==2.13.0+cpu/torch==2.13.0/' > requirements/cuda.txt
+
+# After raising a stage's version in recipes/stages.py.
+stage-versions: install
+	$(BIN)/python tests/unit/recipes/test_stage_versions.py
 
 format: install
 	$(BIN)/ruff format .

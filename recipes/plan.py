@@ -14,6 +14,7 @@ from alignment.core.artifact import Artifact, digest_of
 from alignment.core.config import PretrainedConfig, StageConfig
 from alignment.core.errors import RecipeError
 from alignment.core.store import Store
+from alignment.generation.engine import resolve_engine
 from eval.config import EvaluateConfig
 from recipes.external import Externals
 from recipes.references import references
@@ -78,7 +79,7 @@ def make_plan(recipe: Recipe, externals: Externals) -> Plan:
     unique: dict[str, Cell] = {}
     for seed in recipe.seeds:
         for name in order:
-            config = _resolved(stages[name])
+            config = stages[name]
             if isinstance(config, PretrainedConfig):
                 by_stage[name, seed] = externals.model(config.model, where=f"stages.{name}.model")
                 continue
@@ -108,6 +109,7 @@ def _make_cell(
     kind = KINDS[config.kind]
     inputs: dict[str, Cell | Artifact] = {}
     resolved: dict[str, Any] = config.model_dump(mode="json", exclude={"runtime", "seed", "kind"})
+    _resolve_engines(resolved)
     for role, reference in references(config):
         if reference.stage is not None:
             source = made[reference.stage, seed]
@@ -135,10 +137,13 @@ def _put(resolved: dict[str, Any], role: str, identity: dict[str, Any]) -> None:
     block[key] = identity | kept
 
 
-def _resolved(config: StageConfig) -> StageConfig:
-    """Settings that depend on the machine (`engine: auto`) get their value before the digest is taken."""
-    resolve = getattr(config, "resolve", None)
-    return resolve() if resolve else config
+def _resolve_engines(block: dict[str, Any]) -> None:
+    """`engine: auto` means vLLM or Hugging Face, depending on the machine: the digest holds what it means here."""
+    for key, value in block.items():
+        if isinstance(value, dict):
+            _resolve_engines(value)
+        elif key == "engine":
+            block[key] = resolve_engine(value)
 
 
 def _ordered(stages: dict[str, StageConfig]) -> list[str]:

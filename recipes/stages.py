@@ -32,6 +32,7 @@ class StageKind:
 
 _MODELS = ("alignment/models",)
 _GENERATION = ("alignment/generation",)
+_LAB = ("alignment/lab/data.py", "alignment/lab/service.py", "alignment/lab/skills.py", "alignment/lab/world.py")
 
 KINDS: dict[str, StageKind] = {
     "pretrained": StageKind(
@@ -105,7 +106,16 @@ KINDS: dict[str, StageKind] = {
         run="eval.stage:run",
         makes="evaluation",
         version=1,
-        sources=("eval/stage.py", "eval/harness.py", "eval/text_tasks.py", "eval/items.py", "alignment/models/load.py"),
+        sources=(
+            "eval/stage.py",
+            "eval/harness.py",
+            "eval/text_tasks.py",
+            "eval/catalogue.py",
+            "eval/items.py",
+            "eval/tasks",
+            *_LAB,
+            *_MODELS,
+        ),
         weight=1,
         fields={},
     ),

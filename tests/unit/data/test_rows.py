@@ -1,0 +1,86 @@
+import json
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from alignment.core.config import DataRef
+from alignment.core.errors import DataError
+from alignment.data.rows import SPLITS, load_rows, prompt_text, split_of, write_rows
+
+ROWS = [{"prompt": f"p{i}", "completion": f"c{i}"} for i in range(40)]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
+def test_every_kind_of_file_gives_the_same_rows(tmp_path, suffix):
+    path = tmp_path / f"rows{suffix}"
+    if suffix == ".jsonl":
+        write_rows(ROWS, path)
+    elif suffix == ".json":
+        path.write_text(json.dumps(ROWS))
+    else:
+        pyarrow.parquet.write_table(pa.Table.from_pylist(ROWS), path)
+    assert load_rows(DataRef(path=str(path)), fields=("prompt", "completion")) == ROWS
+    assert load_rows(DataRef(path=str(path), rows=3)) == ROWS[:3]
+
+
+def test_several_files_are_read_in_order_and_a_text_file_is_one_row(tmp_path):
+    (tmp_path / "a.txt").write_text("one")
+    (tmp_path / "b.txt").write_text("two")
+    assert load_rows(DataRef(path=[str(tmp_path / "b.txt"), str(tmp_path / "a.txt")])) == [
+        {"text": "two"},
+        {"text": "one"},
+    ]
+
+
+def test_splits_of_a_file_are_disjoint_and_complete(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    write_rows(ROWS, path)
+    parts = [load_rows(DataRef(path=str(path), split=split)) for split in SPLITS]
+    assert sorted(row["prompt"] for part in parts for row in part) == sorted(row["prompt"] for row in ROWS)
+
+
+@given(st.text())
+def test_a_key_always_falls_on_the_same_side(key):
+    assert split_of(key) == split_of(key)
+    assert split_of(key) in SPLITS
+
+
+def test_about_a_tenth_is_test_and_a_tenth_validation():
+    counts = {split: sum(split_of(f"prompt {i}") == split for i in range(10_000)) for split in SPLITS}
+    assert 900 < counts["test"] < 1100
+    assert 900 < counts["validation"] < 1100
+
+
+def test_equal_prompts_with_other_answers_stay_together(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    write_rows([{"prompt": "same", "completion": str(i)} for i in range(20)], path)
+    assert len(load_rows(DataRef(path=str(path), split=split_of("same")))) == 20
+
+
+def test_a_hole_in_the_middle_of_a_big_file_is_found(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    lines = [json.dumps(row) for row in ROWS]
+    for bad in (3, 7, 9, 11, 20, 30, 35):
+        lines[bad] = lines[bad][:-2]
+    path.write_text("\n".join(lines))
+    with pytest.raises(DataError) as caught:
+        load_rows(DataRef(path=str(path)), where="stages.sft.data")
+    message = str(caught.value)
+    assert "7 bad rows" in message
+    assert "line 4:" in message
+    assert "and 2 more" in message
+
+
+def test_environment_variables_in_paths(tmp_path, monkeypatch):
+    write_rows(ROWS, tmp_path / "rows.jsonl")
+    monkeypatch.setenv("MY_DATA", str(tmp_path))
+    assert load_rows(DataRef(path="${MY_DATA}/rows.jsonl")) == ROWS
+
+
+def test_what_a_gold_scorer_reads_of_a_prompt():
+    assert prompt_text("Once upon") == "Once upon"
+    chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    assert prompt_text(chat) == "c"

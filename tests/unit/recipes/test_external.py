@@ -1,0 +1,87 @@
+"""Hub references against the Hugging Face cache in offline mode, as on a cluster node without network."""
+
+import json
+
+import pytest
+from huggingface_hub import constants
+
+from alignment.core.artifact import digest_file
+from alignment.core.config import DataRef, ModelRef
+from alignment.core.errors import DataError, ModelError
+from alignment.data.rows import load_rows
+from recipes.external import Externals
+
+SHA = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A cache as the hub's client leaves it: refs/main names the commit, snapshots/<commit> holds the files."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+    def add(kind, name, files):
+        folder = tmp_path / f"{kind}s--{name.replace('/', '--')}"
+        (folder / "refs").mkdir(parents=True)
+        (folder / "refs" / "main").write_text(SHA)
+        snapshot = folder / "snapshots" / SHA
+        snapshot.mkdir(parents=True)
+        for file, text in files.items():
+            (snapshot / file).write_text(text)
+        return snapshot
+
+    return add
+
+
+def test_a_cached_hub_model_is_its_snapshot_folder(cache):
+    snapshot = cache("model", "org/tiny", {"config.json": "{}", "model.safetensors": "weights"})
+    artifact = Externals().model(ModelRef(hub="org/tiny"), "stages.sft.model")
+    assert artifact.path == snapshot
+    assert Externals().model(ModelRef(hub="org/tiny", revision=SHA), "x").digest == artifact.digest
+
+
+def test_a_hub_model_and_the_same_files_in_a_folder_are_the_same_model(cache):
+    snapshot = cache("model", "org/tiny", {"config.json": "{}", "model.safetensors": "weights"})
+    by_path = Externals().model(ModelRef(path=str(snapshot)), "x")
+    assert by_path.digest == Externals().model(ModelRef(hub="org/tiny"), "x").digest
+
+
+def test_an_uncached_hub_model_is_one_clear_message(cache):
+    with pytest.raises(ModelError) as caught:
+        Externals().model(ModelRef(hub="org/none"), "stages.sft.model")
+    assert "hub model 'org/none' is not in the local cache and cannot be fetched" in str(caught.value)
+
+
+def test_a_wrong_revision_is_not_taken_for_the_cached_one(cache):
+    cache("model", "org/tiny", {"config.json": "{}"})
+    with pytest.raises(ModelError):
+        Externals().model(ModelRef(hub="org/tiny", revision="f" * 40), "x")
+
+
+def test_the_commit_of_a_cached_hub_data_set_is_its_identity(cache):
+    cache("dataset", "org/rows", {"train.jsonl": json.dumps({"text": "a"}) + "\n"})
+    artifact, identity = Externals().resolve(DataRef(hub="org/rows"), "stages.sft.data")
+    assert artifact is None
+    assert identity == {"hub": "org/rows", "revision": SHA}
+    with pytest.raises(DataError, match="cannot be reached"):
+        Externals().resolve(DataRef(hub="org/none"), "stages.sft.data")
+
+
+def test_rows_of_an_uncached_hub_data_set_name_the_data_set(cache):
+    with pytest.raises(DataError, match="hub data set 'org/none'"):
+        load_rows(DataRef(hub="org/none"), where="stages.sft.data")
+
+
+def test_a_folder_without_config_is_no_model(tmp_path):
+    with pytest.raises(ModelError, match=r"it has no config\.json"):
+        Externals().model(ModelRef(path=str(tmp_path)), "stages.sft.model")
+
+
+def test_a_damaged_memory_of_digests_is_ignored(tmp_path):
+    memory = tmp_path / ".digests.json"
+    memory.write_text('{"half')
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "a"}\n')
+    _, identity = Externals(memory).resolve(DataRef(path=str(rows)), "x")
+    assert identity == {"files": [digest_file(rows)]}
+    assert json.loads(memory.read_text())
