@@ -1,0 +1,108 @@
+"""Scores from a trained reward model: on token ids, in batches of similar length."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alignment.core.config import Precision
+from alignment.core.errors import ModelError
+from alignment.data.rows import Row
+from alignment.generation.engine import Completion
+from alignment.models.encoding import Encoded
+from alignment.models.reward_model import load_reward_model, pooling_of
+
+NORMALISATION_FILE = "reward_normalisation.json"
+_BATCH_TOKENS = 8192
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """(score - mean) / std: the answers it was measured on have mean 0 and deviation 1."""
+
+    mean: float
+    std: float
+
+    @classmethod
+    def of(cls, scores: Tensor) -> Normalisation:
+        return cls(scores.mean().item(), scores.std(correction=0).clamp(min=1e-6).item())
+
+    @classmethod
+    def read(cls, folder: Path) -> Normalisation:
+        """Of a reward model's folder. Raises ModelError if it holds none."""
+        path = folder / NORMALISATION_FILE
+        if not path.exists():
+            raise ModelError(
+                str(folder),
+                f"no {NORMALISATION_FILE} beside the reward model",
+                'its mean and deviation on reference answers, {"mean": .., "std": ..}',
+                "train it with a stage of kind reward, or write the file (0 and 1 leave scores as they are)",
+            )
+        saved = json.loads(path.read_text())
+        return cls(saved["mean"], saved["std"])
+
+    def write(self, folder: Path) -> None:
+        (folder / NORMALISATION_FILE).write_text(json.dumps({"mean": self.mean, "std": self.std}))
+
+
+class RewardScorer:
+    """Normalised rewards of completions: PPO's scorer. The policy's token ids must be the reward model's."""
+
+    def __init__(self, path: str | Path, precision: Precision = "fp32", batch_tokens: int = _BATCH_TOKENS) -> None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model = load_reward_model(path, precision).to(device)  # type: ignore[arg-type]
+        self.normalisation = Normalisation.read(Path(path))
+        self._batch_tokens = batch_tokens
+
+    def __call__(self, completions: Sequence[Completion], rows: Sequence[Row] = ()) -> Tensor:
+        """[B] float32 on the CPU. `rows`, the prompts' data rows, are not needed to read an answer."""
+        encoded = [
+            Encoded(c.prompt_ids + c.response_ids, [False] * len(c.prompt_ids) + [True] * len(c.response_ids))
+            for c in completions
+        ]
+        scores = raw_scores(self.model, encoded, self._batch_tokens)
+        return (scores - self.normalisation.mean) / self.normalisation.std
+
+
+@torch.inference_mode()
+def raw_scores(model: Any, encoded: Sequence[Encoded], batch_tokens: int = _BATCH_TOKENS) -> Tensor:
+    """[B] float32 on the CPU, in the order given: the head's output, not normalised. The model's mode is kept."""
+    training = model.training
+    model.eval()
+    scores = torch.empty(len(encoded))
+    for batch in length_batches([len(row.ids) for row in encoded], batch_tokens):
+        inputs = collate([encoded[index] for index in batch], model)
+        logits = model(**{name: tensor.to(model.device) for name, tensor in inputs.items()}).logits
+        scores[batch] = logits.squeeze(-1).float().cpu()
+    model.train(training)
+    return scores
+
+
+def length_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Indices in batches of similar length, each of at most `batch_tokens` tokens with padding (one row at least)."""
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= batch_tokens:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
+def collate(encoded: Sequence[Encoded], model: Any) -> dict[str, Tensor]:
+    """Right-padded input_ids and attention_mask [B, T], with response_mask [B, T] where the model pools by it."""
+    width, pad = max(len(row.ids) for row in encoded), model.config.get_text_config().pad_token_id
+    tensors = {
+        "input_ids": torch.tensor([row.ids + [pad] * (width - len(row.ids)) for row in encoded]),
+        "attention_mask": torch.tensor([[1] * len(row.ids) + [0] * (width - len(row.ids)) for row in encoded]),
+    }
+    if pooling_of(model) == "mean":
+        rows = [row.mask + [False] * (width - len(row.ids)) for row in encoded]
+        tensors["response_mask"] = torch.tensor(rows)
+    return tensors
