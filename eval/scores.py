@@ -30,8 +30,8 @@ def items_of(measured: MeasuredTask, samples: Sequence[dict[str, Any]], lm: Pair
         if sample["filter"] != measured.filter:
             continue
         prompt = sample["arguments"][0][0]
-        cluster = measured.metadata.get("cluster")
-        source = sample["doc"].get(cluster) if cluster else None
+        field = measured.metadata.get("cluster")
+        cluster = sample["doc"].get(field) if field else None
         items.append(
             dict.fromkeys(SCHEMA.names)
             | {
@@ -39,7 +39,7 @@ def items_of(measured: MeasuredTask, samples: Sequence[dict[str, Any]], lm: Pair
                 "filter": measured.filter,
                 "metric": measured.metric,
                 **{key: sample[key] for key in ("doc_id", "doc_hash", "prompt_hash", "target_hash")},
-                "cluster": None if source is None else str(source),
+                "cluster": None if cluster in (None, "") else str(cluster),
                 "prompt": prompt,
                 "truncated": prompt in lm.truncated,
             }
