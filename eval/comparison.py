@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from eval.config import Role
@@ -141,3 +143,15 @@ class ArmComparison:
         if len(self.seeds) == 1:
             return "this checkpoint, new items; no claim about the method"
         return f"{len(self.seeds)} training seeds: the method, new items and new seeds"
+
+
+@dataclass(frozen=True)
+class Results:
+    """What `build_report` made: the comparisons, the document `results.json` and the page."""
+
+    recipe: str
+    question: str
+    arms: tuple[ArmComparison, ...]
+    data: Mapping[str, Any]
+    page: Path
+    warnings: tuple[str, ...] = ()

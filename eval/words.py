@@ -1,0 +1,116 @@
+"""How numbers and verdicts read, the same in the terminal and in the report.
+
+Scores are printed in points, hundredths of the score; bits per byte as they are. Differences are raw (new - reference).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from eval.comparison import ArmComparison, TaskComparison
+from eval.results import GROUP
+
+MINUS, BITS = "−", "bits_per_byte"
+
+
+def scale(metric: str) -> float:
+    return 1.0 if metric == BITS else 100.0
+
+
+def unit(metric: str) -> str:
+    return "bits per byte" if metric == BITS else "points"
+
+
+def value(metric: str, number: float | None) -> str:
+    """61.5 for an accuracy of .615, 1.103 for bits per byte."""
+    return "–" if number is None else f"{number * scale(metric):.{_digits(metric)}f}".replace("-", MINUS)
+
+
+def signed(metric: str, number: float | None) -> str:
+    if number is None:
+        return "–"
+    text = f"{number * scale(metric):+.{_digits(metric)}f}"
+    return (text[1:] if not text.strip("+-0.") else text).replace("-", MINUS)
+
+
+def interval(metric: str, bounds: tuple[float, float]) -> str:
+    return f"{value(metric, bounds[0])} to {value(metric, bounds[1])}"
+
+
+def p_value(p: float) -> str:
+    return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def task_name(task: str) -> str:
+    return f"all {task.removeprefix(GROUP)}" if task.startswith(GROUP) else task
+
+
+def basis(row: TaskComparison) -> str:
+    """3 seeds, 8 tasks."""
+    return f"{count(row.n_seeds, 'seed')}, {count(len(row.tasks), 'task')}"
+
+
+def sentence(arm: ArmComparison, from_base: bool = False) -> str:
+    """One sentence: what `new` gained over `reference`, and what it forgot. from_base: the reference is where
+    training began."""
+    target, retained = arm.headline("target"), arm.headline("retained")
+    parts = [_target_clause(arm, target)] if target else []
+    if retained:
+        parts.append(_retained_clause(arm, retained, from_base, continues=bool(target)))
+    text = (
+        " ".join(parts).replace(" ; ", "; ")
+        if parts
+        else f"{arm.new} against {arm.reference}: see the tasks one by one"
+    )
+    alone = [row.task for row in arm.rows if row.verdict.word == "forgot"]
+    if alone and (not retained or retained.verdict.word != "forgot"):
+        text += f". Forgotten, looked at alone: {', '.join(alone)}"
+    return f"{text}."
+
+
+def _digits(metric: str) -> int:
+    return 3 if metric == BITS else 1
+
+
+def _target_clause(arm: ArmComparison, row: TaskComparison) -> str:
+    size, range_ = value(row.metric, abs(row.delta)), interval(row.metric, row.estimate.ci95)
+    amount = f"{size} {unit(row.metric)}"
+    match row.verdict.word:
+        case "gained":
+            return f"{arm.new} gained {amount} on the target over {arm.reference} ({range_})"
+        case "lost":
+            return f"{arm.new} lost {amount} on the target against {arm.reference} ({range_})"
+        case "unchanged":
+            return (
+                f"{arm.new} does as well on the target as {arm.reference} ({signed(row.metric, row.delta)}, {range_})"
+            )
+    return f"whether {arm.new} does better on the target than {arm.reference} is open ({signed(row.metric, row.delta)}, {range_})"
+
+
+def _retained_clause(arm: ArmComparison, row: TaskComparison, from_base: bool, continues: bool) -> str:
+    more = "" if from_base else "more "
+    numbers = f"{signed(row.metric, row.delta)}, {interval(row.metric, row.estimate.ci95)}; {basis(row)}"
+    match row.verdict.word, row.verdict.note:
+        case "retained", "small loss":
+            text = f"forgot a little {more}of the old skills, less than the margin ({numbers})"
+        case "retained", "gain":
+            text = f"got better at the old skills{'' if from_base else ' than ' + arm.reference} ({numbers})"
+        case "retained", _:
+            text = f"forgot {'nothing that counts' if from_base else 'no more'} of the old skills ({numbers})"
+        case "forgot", _:
+            text = f"forgot {more}of the old skills ({numbers})"
+        case _:
+            text = f"whether it forgot {more}of the old skills is open ({numbers})"
+    if continues:
+        joint = "; " if row.verdict.word == "inconclusive" else " but " if row.verdict.word == "forgot" else " and "
+        return f"{joint}{text}: {row.verdict}".removeprefix(" ")
+    return f"{'' if row.verdict.word == 'inconclusive' else arm.new + ' '}{text}: {row.verdict}"
+
+
+def notes(arms: Sequence[ArmComparison], more: Sequence[str] = ()) -> list[str]:
+    """Every warning once: the recipe's own first, then those of the comparisons."""
+    return list(dict.fromkeys([*more, *(warning for arm in arms for warning in arm.warnings)]))
