@@ -1,0 +1,55 @@
+"""Opening a rollout engine by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from alignment.core.config import Precision
+from alignment.core.errors import ModelError
+from alignment.generation.engine import Engine, EngineName, resolve_engine
+from alignment.generation.stopping import eos_ids
+
+
+def open_engine(
+    name: EngineName,
+    model_path: str | Path,
+    *,
+    max_prompt_tokens: int,
+    max_new_tokens: int,
+    batch_size: int,
+    precision: Precision = "fp32",
+    seed: int = 0,
+) -> Engine:
+    """An engine with the weights of `model_path`. Close it when done: `with contextlib.closing(open_engine(...)) as engine`.
+
+    batch_size: how many sequences it works on at once; more prompts than that wait their turn.
+    Raises ModelError if the model cannot hold `max_prompt_tokens + max_new_tokens`, or if the engine cannot run it.
+    """
+    from alignment.models.load import read_config
+
+    path = Path(model_path)
+    limit = getattr(read_config(path).get_text_config(), "max_position_embeddings", None)
+    needed = max_prompt_tokens + max_new_tokens
+    if limit is not None and needed > limit:
+        raise ModelError(
+            str(path),
+            f"{max_prompt_tokens} tokens of prompt and {max_new_tokens} new ones do not fit its context of {limit}",
+            f"at most {limit} together",
+            "lower max_new_tokens or leave out the longest prompts",
+        )
+    options = {
+        "max_tokens": needed,
+        "batch_size": batch_size,
+        "precision": precision,
+        "eos": eos_ids(path),
+        "device": "cuda" if torch.cuda.is_available() else "cpu",
+    }
+    if resolve_engine(name) == "vllm":
+        from alignment.generation.vllm_engine import VllmEngine
+
+        return VllmEngine(path, **options, max_prompt_tokens=max_prompt_tokens, seed=seed)
+    from alignment.generation.hf_engine import HfEngine
+
+    return HfEngine(path, **options)
