@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtr, stdtrit
 
 Method = Literal["paired", "cluster", "crossed", "bootstrap"]
 Interval = tuple[float, float]
@@ -60,8 +60,10 @@ class Parts:
         return sum(task.error for task in self.tasks) / len(self.tasks) ** 2
 
     def variance(self) -> float:
-        """Seeds + items - error, and never below either of the two."""
-        return max(self.seeds + self.items - self.error, self.seeds, self.items)
+        """Seeds + items - error, and never below either of the two; where both are 0 (changes that cancel exactly in
+        every row and column of a small table) the error, so that noise is not taken for certainty."""
+        largest = max(self.seeds + self.items - self.error, self.seeds, self.items)
+        return largest if largest > 1e-12 * self.error else self.error
 
     def degrees(self) -> float:
         """Satterthwaite's degrees of freedom, with the variance above in the numerator (the raw sum would let them
@@ -157,8 +159,8 @@ def _t_estimate(mean: float, parts: Parts, method: Method) -> Estimate:
     if se < 1e-12 or df <= 0:
         level = 1.0 if abs(mean) < 1e-12 else 0.0
         return Estimate(mean, 0.0, max(df, 1.0), (mean, mean), (mean, mean), level, method, parts)
-    half95, half90 = (float(stats.t.ppf(1 - tail, df)) * se for tail in (0.025, 0.05))
-    p = float(2 * stats.t.sf(abs(mean) / se, df))
+    half95, half90 = (float(stdtrit(df, 1 - tail)) * se for tail in (0.025, 0.05))
+    p = float(2 * stdtr(df, -abs(mean) / se))
     return Estimate(mean, se, df, (mean - half95, mean + half95), (mean - half90, mean + half90), p, method, parts)
 
 
@@ -281,6 +283,8 @@ def churn_floor(scores: np.ndarray) -> float | None:
 
 def mcnemar(counts: Transitions) -> float:
     """Exact two-sided McNemar test of 0/1 scores on the same items."""
+    from scipy import stats
+
     changed = counts.n10 + counts.n01
     return 1.0 if changed == 0 else float(stats.binomtest(counts.n10, changed, 0.5).pvalue)
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from scipy import stats
+from scipy.special import stdtrit
 
 from eval.statistics import Estimate, Interval, MeanSquares, Parts
 
@@ -59,7 +59,7 @@ def target_verdict(estimate: Estimate, p_adjusted: float, margin: float, higher_
 
 def detectable(se: float, df: float, power: float = 0.8) -> float:
     """The true difference that a two-sided test at 5 % finds with that power: (t_.975 + t_power) * se."""
-    return float((stats.t.ppf(1 - SIGNIFICANT / 2, df) + stats.t.ppf(power, df)) * se)
+    return float((stdtrit(df, 1 - SIGNIFICANT / 2) + stdtrit(df, power)) * se)
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,11 @@ def settling_designs(parts: Parts, margin: float) -> list[Design]:
         return next((Design(seeds, math.ceil(n_items * factor)) for factor in factors), None)
 
     designs = [design] if (design := items_needed(parts.n_seeds)) else []
-    if parts.n_seeds > 1:
-        more = range(parts.n_seeds + 1, MORE_SEEDS + 1)
-        designs += [Design(s, n_items) for s in more if _effect_at(parts, s / parts.n_seeds, 1.0) <= margin][:1]
-    if parts.n_seeds > 1 and not designs:
-        designs = [design for seeds in more if (design := items_needed(seeds))][:1]
-    return designs
+    if parts.n_seeds == 1:
+        return designs
+    more = range(parts.n_seeds + 1, MORE_SEEDS + 1)
+    designs += [Design(s, n_items) for s in more if _effect_at(parts, s / parts.n_seeds, 1.0) <= margin][:1]
+    return designs or [design for seeds in more if (design := items_needed(seeds))][:1]
 
 
 def _effect_at(parts: Parts, seed_factor: float, item_factor: float) -> float:

@@ -33,6 +33,10 @@ def signed(metric: str, number: float | None) -> str:
     return (text[1:] if not text.strip("+-0.") else text).replace("-", MINUS)
 
 
+def nats(number: float) -> str:
+    return f"{number:+.2f}".replace("-", MINUS)
+
+
 def interval(metric: str, bounds: tuple[float, float]) -> str:
     return f"{value(metric, bounds[0])} to {value(metric, bounds[1])}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
@@ -10,15 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from eval import words
 from eval.compare import compare_all
 from eval.comparison import ArmComparison, Results, TaskComparison
+from eval.config import Role
 from eval.report import figures, look
 from eval.report.flips import worst_flips
 from eval.results import MeasuredModel, ReportInput, all_items, atomically, results_json, run_id, write_results
 from eval.terminal import in_reading_order
+
+ROLES: tuple[Role, ...] = ("target", "retained")
 
 
 def build_report(report: ReportInput, folder: Path) -> Results:
@@ -54,7 +58,7 @@ def render(report: ReportInput, arms: Sequence[ArmComparison]) -> str:
             charts, figures.plane(from_base, looks), "Gain on the target against change on the retained tasks"
         ),
         "comparisons": [
-            _comparison(arm, arms, looks, charts) for arm in [*ordered, *(a for a in arms if a not in ordered)]
+            _comparison(arm, looks) for arm in [*ordered, *(a for a in arms if a not in ordered)]
         ],
         "forest": _embed(charts, figures.forest(from_base, looks, bits=False), "Change of every task from the base"),
         "forest_bits": _embed(
@@ -102,14 +106,27 @@ def _embed(charts: list[Markup], spec: figures.Spec | None, title: str) -> Marku
     return Markup('<div class="figure" id="{}" role="img" aria-label="{}"></div>').format(name, title)
 
 
-def _sentences(ordered: Sequence[ArmComparison], looks: dict[str, look.Arm]) -> list[dict[str, Any]]:
+def _sentences(ordered: Sequence[ArmComparison], looks: dict[str, look.Arm]) -> list[Markup]:
     """The declared contrasts, or without any the arms against their base."""
     chosen = [arm for arm in ordered if "contrast" in arm.kinds] or ordered
-    return [{"arm": looks[arm.new], "text": words.sentence(arm, "base" in arm.kinds)} for arm in chosen]
+    return [
+        _with_marks(words.sentence(arm, "base" in arm.kinds), [looks[arm.new], looks[arm.reference]]) for arm in chosen
+    ]
+
+
+def _with_marks(text: str, arms: Sequence[look.Arm]) -> Markup:
+    """The sentence with each arm's shape before its name, where it is first named."""
+    html = str(escape(text[0].upper() + text[1:] if text.startswith("whether") else text))
+    for arm in arms:
+        name = re.escape(str(escape(arm.name)))
+        html = re.sub(rf"(?<![\w-]){name}(?![\w-])", lambda _, arm=arm: str(arm.label()), html, count=1)
+    return Markup(html)
 
 
 def _verdict_rows(ordered: Sequence[ArmComparison], looks: dict[str, look.Arm]) -> list[dict[str, Any]]:
-    headlines = {role: [row for arm in ordered if (row := arm.headline(role))] for role in ("target", "retained")}
+    headlines: dict[Role, list[TaskComparison]] = {
+        role: [row for arm in ordered if (row := arm.headline(role))] for role in ROLES
+    }
     rows = []
     for arm in ordered:
         cells = {role: _bar_cell(arm.headline(role), headlines[role], looks[arm.new]) for role in headlines}
@@ -125,33 +142,34 @@ def _verdict_rows(ordered: Sequence[ArmComparison], looks: dict[str, look.Arm]) 
 def _bar_cell(row: TaskComparison | None, column: Sequence[TaskComparison], arm: look.Arm) -> dict[str, Any] | None:
     if row is None:
         return None
-    same = [other for other in column if other.metric == row.metric]
+    same = [other for other in column if words.unit(other.metric) == words.unit(row.metric)]
     return {"row": row, "bar": look.interval_bar(row, arm, *look.bar_scale(same))}
 
 
 def _caption(ordered: Sequence[ArmComparison]) -> str:
     """What the first table rests on: tasks, items, seeds, scope."""
     parts = []
-    for role in ("target", "retained"):
+    for role in ROLES:
         row = next((row for arm in ordered if (row := arm.headline(role))), None)
         left_out = {r.task for arm in ordered for r in arm.rows if r.role == role} - set(row.tasks if row else ())
         if row:
             text = (
-                f"{role}: {words.count(len(row.tasks), 'task')}, {words.count(row.n, 'item')}, {words.unit(row.metric)}"
+                f"{role if parts else role.capitalize()}: {words.count(len(row.tasks), 'task')}, {words.count(row.n, 'item')}, {words.unit(row.metric)}"
             )
             parts.append(text + (f" (on another scale, below: {', '.join(sorted(left_out))})" if left_out else ""))
     scopes = dict.fromkeys(arm.scope_caption for arm in ordered)
     return f"{'; '.join(parts)}. Scope: {'; '.join(scopes)}."
 
 
-def _comparison(arm: ArmComparison, arms, looks: dict[str, look.Arm], charts: list[Markup]) -> dict[str, Any]:
-    """Everything about one pair: the rows with their bars, transitions, a forest of its own for a contrast."""
+def _comparison(arm: ArmComparison, looks: dict[str, look.Arm]) -> dict[str, Any]:
+    """Everything about one pair of arms: the rows with their bars, what was remarked, which rows have transitions."""
     rows = [*arm.groups, *arm.rows]
     return {
         "arm": arm,
         "new": looks[arm.new].label(),
         "reference": looks[arm.reference].label(),
         "rows": [_bar_cell(row, rows, looks[arm.new]) for row in rows],
+        "remarks": [f"{words.task_name(row.task)}: {text}" for row in rows for text in row.warnings],
         "changed": [row for row in arm.rows if row.transitions],
         "kind": "contrast"
         if "contrast" in arm.kinds

@@ -43,8 +43,8 @@ def plane(arms: Sequence[ArmComparison], looks: Mapping[str, Arm]) -> Spec | Non
     if units is None:
         return None
     data, points = alt.Data(values=means), alt.Data(values=seeds)
-    x = alt.X("x:Q", title=f"gain on the target, {words.unit(units[0])}")
-    y = alt.Y("y:Q", title=f"change on the retained, {words.unit(units[1])}")
+    x = alt.X("x:Q", axis=alt.Axis(tickCount=6), title=f"gain on the target, {words.unit(units[0])}")
+    y = alt.Y("y:Q", axis=alt.Axis(tickCount=6), title=f"change on the retained, {words.unit(units[1])}")
     color, shape = _encodings([arm.new for arm in arms], looks)
     origin = alt.Data(values=[{"x": 0, "y": 0, "margin": -margin, "base": arms[0].reference, "note": "margin"}])
     rule = {"color": "currentColor", "opacity": 0.45}
@@ -53,6 +53,7 @@ def plane(arms: Sequence[ArmComparison], looks: Mapping[str, Arm]) -> Spec | Non
         base.mark_rule(**rule).encode(x="x:Q"),
         base.mark_rule(**rule).encode(y="y:Q"),
         base.mark_rule(**rule, strokeDash=[4, 4]).encode(y="margin:Q"),
+        base.mark_point(color=looks[arms[0].reference].color, size=80, filled=True, opacity=1).encode(x="x:Q", y="y:Q"),
         base.mark_text(align="left", dx=6, dy=-8, color="currentColor", opacity=0.7).encode(
             x="x:Q", y="y:Q", text="base:N"
         ),
@@ -68,7 +69,7 @@ def plane(arms: Sequence[ArmComparison], looks: Mapping[str, Arm]) -> Spec | Non
         .mark_point(size=110, filled=True, opacity=1)
         .encode(x, y, color, shape, tooltip=["arm:N", *_tips("xy")]),
     ]
-    return _finish(alt.layer(*layers).properties(height=300))
+    return _finish(alt.layer(*layers).properties(height=280))
 
 
 def forest(arms: Sequence[ArmComparison], looks: Mapping[str, Arm], bits: bool) -> Spec | None:
@@ -82,8 +83,9 @@ def forest(arms: Sequence[ArmComparison], looks: Mapping[str, Arm], bits: bool) 
     )
     color, shape = _encodings(names, looks)
     worse = " (left is worse)" if bits else ""
-    data, step = alt.Data(values=rows), max(26, 14 * len(names) + 8)
-    y = alt.Y("task:N", sort=tasks, title=None)
+    data, step = alt.Data(values=rows), max(24, 13 * len(names) + 8)
+    longest = max(len(row.task) for arm in arms for row in arm.rows)
+    y = alt.Y("task:N", sort=tasks, title=None, axis=alt.Axis(minExtent=min(140, 7 * longest)))
     offset = alt.YOffset("arm:N", sort=names)
     x_scale = alt.Scale(reverse=True, zero=False) if bits else alt.Scale(zero=False)
     title = f"change, {words.unit(words.BITS if bits else 'acc')}{worse}"
@@ -96,7 +98,7 @@ def forest(arms: Sequence[ArmComparison], looks: Mapping[str, Arm], bits: bool) 
         alt.Chart(data)
         .mark_point(size=60, filled=True, opacity=1)
         .encode(
-            alt.X("x:Q", title=title, scale=x_scale),
+            alt.X("x:Q", title=title, scale=x_scale, axis=alt.Axis(tickCount=7)),
             y,
             offset,
             color,
@@ -104,7 +106,7 @@ def forest(arms: Sequence[ArmComparison], looks: Mapping[str, Arm], bits: bool) 
             tooltip=["task:N", "arm:N", *_tips("x"), "verdict:N"],
         ),
     ]
-    return _finish(alt.layer(*layers).properties(height=alt.Step(step)))
+    return _finish(alt.layer(*layers).properties(height=step * len(tasks) + 10))
 
 
 def curves(models: Sequence[MeasuredModel], looks: Mapping[str, Arm]) -> list[tuple[str, Spec]]:
@@ -214,7 +216,7 @@ def _finish(chart: alt.LayerChart) -> Spec:
         "labelColor": "currentColor", "titleColor": "currentColor", "domainColor": "currentColor", "tickColor": "currentColor",
         "gridColor": "currentColor", "gridOpacity": 0.1, "domainOpacity": 0.4, "tickOpacity": 0.4, "labelOpacity": 0.85,
         "labelFont": FONT, "titleFont": FONT, "labelFontSize": 12.5, "titleFontSize": 13, "titleFontWeight": "normal",
-        "titlePadding": 9, "labelLimit": 140,
+        "titlePadding": 8, "labelLimit": 140,
     }  # fmt: skip
     configured = chart.properties(
         width="container", background="transparent", autosize={"type": "fit-x", "contains": "padding"}

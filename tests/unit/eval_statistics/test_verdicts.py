@@ -1,0 +1,90 @@
+"""Verdicts at their boundaries, and plans for an open question."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from eval import statistics
+from eval.verdict import Design, detectable, retained_verdict, settling_designs, target_verdict
+
+ANY = statistics.crossed(np.array([[1.0, 0.0, -1.0]]))
+
+
+def estimate(value: float, low90: float, high90: float):
+    return replace(ANY, value=value, ci90=(low90, high90))
+
+
+@pytest.mark.parametrize(
+    ("value", "low90", "high90", "p", "expected"),
+    [
+        (-0.01, -0.049, 0.03, 0.60, "retained"),
+        (-0.01, -0.05, 0.03, 0.60, "inconclusive"),  # the bound must lie above -margin
+        (-0.03, -0.045, -0.01, 0.01, "retained (small loss)"),
+        (-0.08, -0.10, -0.06, 0.01, "forgot"),
+        (-0.08, -0.10, -0.06, 0.06, "inconclusive"),  # not significant after Holm
+        (0.08, 0.06, 0.10, 0.01, "retained (gain)"),
+        (0.08, -0.06, 0.20, 0.04, "inconclusive"),
+    ],
+)
+def test_retained_verdicts(value, low90, high90, p, expected):
+    assert str(retained_verdict(estimate(value, low90, high90), p, 0.05)) == expected
+
+
+def test_lower_is_better_turns_the_verdict_round():
+    rose = estimate(0.08, 0.06, 0.10)  # bits per byte went up: a loss
+    assert str(retained_verdict(rose, 0.01, 0.05, higher_is_better=False)) == "forgot"
+    assert str(retained_verdict(rose, 0.01, 0.05, higher_is_better=True)) == "retained (gain)"
+    assert str(target_verdict(rose, 0.01, 0.05, higher_is_better=False)) == "lost"
+
+
+@pytest.mark.parametrize(
+    ("value", "low90", "high90", "p", "expected"),
+    [
+        (0.2, 0.1, 0.3, 0.001, "gained"),
+        (-0.2, -0.3, -0.1, 0.001, "lost"),
+        (0.01, -0.03, 0.045, 0.5, "unchanged"),
+        (0.03, -0.01, 0.06, 0.3, "inconclusive"),
+    ],
+)
+def test_target_verdicts(value, low90, high90, p, expected):
+    assert str(target_verdict(estimate(value, low90, high90), p, 0.05)) == expected
+
+
+def test_detectable_effect_is_found_four_times_in_five():
+    """Against the exact power of the two-sided t test (noncentral t)."""
+    df, se = 30, 0.02
+    effect = detectable(se, df)
+    power = stats.nct.sf(stats.t.ppf(0.975, df), df, effect / se)
+    assert power == pytest.approx(0.8, abs=0.01)
+
+
+def test_one_seed_asks_for_more_items_by_the_square_root_law():
+    rng = np.random.default_rng(0)
+    table = rng.choice([-1.0, 0.0, 1.0], size=(1, 400), p=[0.2, 0.6, 0.2])
+    now = statistics.crossed(table)
+    [design] = settling_designs(now.parts, 0.05)
+    needed = 400 * (detectable(now.se, now.df) / 0.05) ** 2
+    assert design.seeds == 1 and needed <= design.items <= 1.11 * needed
+
+
+def test_where_seeds_differ_more_items_are_no_advice():
+    table = np.array([[-0.06], [0.0], [0.06]]) + np.random.default_rng(1).normal(0, 1e-4, (3, 500))
+    # the seeds' standard deviation is .06 and all the rest is nothing: (t_.975 + t_.8) .06 / sqrt(S) <= .05
+    needed = next(s for s in range(4, 99) if stats.t.ppf([0.975, 0.8], s - 1).sum() * 0.06 / math.sqrt(s) <= 0.05)
+    assert settling_designs(statistics.crossed(table).parts, 0.05) == [Design(needed, 500)]
+
+
+def test_hopeless_questions_get_no_advice():
+    table = np.array([[-0.4], [0.0], [0.4]]) + np.random.default_rng(1).normal(0, 1e-4, (3, 500))
+    assert settling_designs(statistics.crossed(table).parts, 0.05) == []
+
+
+def test_items_dominate_then_items_settle_it():
+    rng = np.random.default_rng(2)
+    table = rng.normal(0, 0.5, (1, 200)) + rng.normal(0, 0.01, (4, 200))
+    designs = settling_designs(statistics.crossed(table).parts, 0.05)
+    assert designs[0].seeds == 4 and designs[0].items > 200
+    assert all(design.items > 200 for design in designs)
