@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from alignment.core.artifact import Artifact, digest_of
 from alignment.core.errors import RecipeError
 from alignment.core.provenance import code_commit, hardware, versions
 from alignment.core.store import Store
-from eval.results import MeasuredModel, ReportInput, Results
+from eval.comparison import Results
+from eval.results import MeasuredModel, ReportInput
 from recipes.plan import EVALUATE, Cell, Plan
 
 
@@ -57,8 +57,8 @@ def _parent(name: str, plan: Plan) -> str | None:
     return None
 
 
-def make_report(plan: Plan, store: Store, recipe_text: str, warnings: list[str]) -> tuple[Results, Path]:
-    """Write results.json, items.parquet and report.html for what is finished, and return results and folder."""
+def make_report(plan: Plan, store: Store, recipe_text: str, warnings: list[str]) -> Results:
+    """Write results.json, items.parquet and report.html for what is finished."""
     from eval.report import build_report
 
     recipe = plan.recipe
@@ -80,4 +80,4 @@ def make_report(plan: Plan, store: Store, recipe_text: str, warnings: list[str])
         comparison=recipe.comparison,
         warnings=warnings,
     )
-    return build_report(report, folder), folder
+    return build_report(report, folder)

@@ -15,7 +15,6 @@ from recipes.estimate import Estimate
 from recipes.external import Externals
 from recipes.live import LiveDisplay
 from recipes.plan import Plan, make_plan
-from recipes.report import make_report
 from recipes.runner import Outcome, default_jobs, run_cells
 from recipes.schema import load_recipe
 
@@ -51,11 +50,12 @@ def run_recipe(
 
 def finish_report(plan: Plan, store: Store, text: str, out: Console) -> None:
     """Write the report of what is finished and print its table."""
-    from eval.terminal import print_results
+    from eval.terminal import (
+        print_results,  # with numpy, scipy and pyarrow: half a second that a bad recipe need not wait
+    )
+    from recipes.report import make_report
 
-    results, folder = make_report(plan, store, text, [])
-    print_results(results, out)
-    out.print(f"report: {escape(str(folder / 'report.html'))}", soft_wrap=True)
+    print_results(make_report(plan, store, text, []), out)
 
 
 def _tell_errors(outcome: Outcome, out: Console) -> int:

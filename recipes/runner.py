@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import multiprocessing.connection
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -103,6 +104,8 @@ class _Executor:
         self.running: list[Running] = []
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(["recipes.preload"])
+        # Cells end by os._exit, so Python's tracker of semaphores cleans up after them; it need not say so.
+        os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
 
     def run(self) -> None:
         self._warm_up()

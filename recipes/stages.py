@@ -88,7 +88,7 @@ KINDS: dict[str, StageKind] = {
         run="reward.stage:run",
         makes="reward_model",
         version=1,
-        sources=("reward/stage.py", *_MODELS),
+        sources=("reward/stage.py", "reward/scorer.py", *_MODELS),
         weight=2,
         fields={"data": (("prompt", "chosen", "rejected"),)},
     ),

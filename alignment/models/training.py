@@ -40,6 +40,7 @@ def trainer_arguments(config: TrainingConfig, context: Context) -> dict[str, Any
         "save_steps": config.checkpoint_every,
         "save_total_limit": 2,
         "logging_steps": 10,
+        "logging_first_step": True,  # a run shorter than that has a loss to report, too
         "seed": context.seed_for("training"),
         "report_to": "none",
         "disable_tqdm": True,
