@@ -83,7 +83,7 @@ def _remarks(split: str) -> tuple[service.Remark, ...]:
     """Distinct remarks, in an order that a shorter list shares."""
     rng, found = random.Random(f"remarks {split}"), {}
     while len(found) < _SIZES[split]:
-        remark = service.draw(split, rng)
+        remark = service.draw((split,), rng)
         found.setdefault(remark.text, remark)
     return tuple(found.values())
 

@@ -39,6 +39,9 @@ PLAIN_BAD = ("So {name} did not like the {thing}.", "Oh, the {thing} was {adject
 
 TEMPLATES = (*REMARKS, *GREETING, *THANKS, *APOLOGY, *REMEDY, *FAREWELL, *CHATTER, *PLAIN_GOOD, *PLAIN_BAD)
 
+# The split of remarks with an unseen name or an unseen thing, but not both: only the corpus has them.
+HALF_SEEN = "half seen"
+
 
 @dataclass(frozen=True)
 class Remark:
@@ -73,20 +76,20 @@ EXPERT = Manner(name=1, tone=1, thing=1, remedy=1, no_needless_remedy=1, no_chat
 
 
 def split_of(name: str, thing: str, adjective: str) -> str:
-    """train, validation or test by what is said, `generalisation` where name and thing are both unseen, else nothing."""
+    """train, validation or test by what is said; `generalisation` where name and thing are both unseen."""
     new_name, new_thing = name in world.UNSEEN_NAMES, thing in world.UNSEEN_THINGS
     if new_name or new_thing:
-        return "generalisation" if new_name and new_thing else ""
+        return "generalisation" if new_name and new_thing else HALF_SEEN
     bucket = zlib.crc32(f"service|{name} {thing} {adjective}".encode()) % 10
     return "test" if bucket == 0 else "validation" if bucket == 1 else "train"
 
 
-def draw(split: str, rng: random.Random) -> Remark:
-    """A random remark of that split."""
+def draw(splits: tuple[str, ...], rng: random.Random) -> Remark:
+    """A random remark of one of these splits."""
     while True:
         name, thing = rng.choice(world.NAMES), rng.choice(world.THINGS)
         adjective = rng.choice(world.GOOD if rng.random() < 0.5 else world.BAD)
-        if split_of(name, thing, adjective) == split:
+        if split_of(name, thing, adjective) in splits:
             return remark(name, thing, adjective, rng)
 
 

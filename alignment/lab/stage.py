@@ -19,7 +19,7 @@ from alignment.core.context import Context
 from alignment.lab import corpus
 from alignment.lab.config import HEAD_SIZE, PretrainConfig
 from alignment.lab.packing import ROW_TOKENS, Batch, collate, encode, pack
-from alignment.lab.tokenizer import MAX_LENGTH, make_tokenizer
+from alignment.lab.tokenizer import MAX_LENGTH, PAD, SPECIAL, make_tokenizer
 
 _LOG_EVERY = 20
 _CHECKPOINT = "checkpoint.pt"
@@ -33,11 +33,12 @@ def run(config: PretrainConfig, inputs: Mapping[str, Artifact], context: Context
         model.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.05, fused=True
     )
     documents = corpus.documents("train", context.seed_for("documents"))
+    pad_id = SPECIAL.index(PAD)
     packed = islice(pack(encode(documents, tokenizer), config.batch_tokens // ROW_TOKENS), config.steps)
     step, tokens, losses = _resume(model, optimizer, context)
 
     for rows in islice(packed, step, None):
-        batch = collate(rows, tokenizer.pad_token_id)
+        batch = collate(rows, pad_id)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, config.steps, config.learning_rate)
         loss = weighted_loss(model, batch)

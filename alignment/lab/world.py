@@ -5,33 +5,30 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-NAMES = tuple(
-    """Abel Brisa Corin Dalma Edvin Fenna Galo Hallu Ilka Joris Kaisa Lorn Mirte Nolan Odile Perrin Quilla Rasmus Selma
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+NAMES = _words("""Abel Brisa Corin Dalma Edvin Fenna Galo Hallu Ilka Joris Kaisa Lorn Mirte Nolan Odile Perrin Quilla Rasmus Selma
     Tavi Ulla Vesna Wim Xenia Yorick Zelda Anouk Bodil Casper Dorte Elio Freya Gustav Hedda Ivo Jutta Kalle Liv Magnus
     Nadia Orla Pavel Runa Sander Tilda Uwe Viggo Wanda Yrsa Zeno Arvid Berta Cleo Dirk Esme Frode Greta Hanno Inga
-    Jasper""".split()
-)
-TOWNS = tuple("Arlen Bergum Cresta Dunmore Elvas Farnby Gorsk Hollen Istra Kelm Lindau Morva".split())
-JOBS = tuple("sailor baker weaver miller tailor doctor smith hunter potter judge mason singer".split())
-PETS = tuple("dog cat goat parrot rabbit turtle hen fox".split())
-COLOURS = tuple("black white red green blue yellow brown grey purple pink".split())
-FRUITS = tuple(
-    """apple banana cherry date elderberry fig grape hazelnut lemon mango nut olive peach quince raisin strawberry tomato
-    vanilla walnut pear""".split()
-)
-PLACES = tuple("lake hill river forest valley island desert beach swamp cliff".split())
-TOOLS = tuple("hammer saw needle shovel knife brush rope axe spoon ladder".split())
-THINGS = tuple(
-    """soup bread bath bed room fire stew ale cheese pie tea towel pillow window music garden blanket stove chair
-    candle butter carpet mirror porridge""".split()
-)
-GOOD = tuple("lovely clean fresh perfect pleasant excellent wonderful charming".split())
-BAD = tuple("dirty cold awful broken stale horrible ruined dreadful".split())
-STATES = tuple("quiet tired old young happy hungry tall slow".split())
-SINGULAR = tuple("cow boy girl horse farmer sheepdog duck nurse king guard bird sister cousin teacher".split())
-PLURAL = tuple(
-    "cows boys girls horses farmers sheepdogs ducks nurses kings guards birds sisters cousins teachers".split()
-)
+    Jasper""")
+TOWNS = _words("Arlen Bergum Cresta Dunmore Elvas Farnby Gorsk Hollen Istra Kelm Lindau Morva")
+JOBS = _words("sailor baker weaver miller tailor doctor smith hunter potter judge mason singer")
+PETS = _words("dog cat goat parrot rabbit turtle hen fox")
+COLOURS = _words("black white red green blue yellow brown grey purple pink")
+FRUITS = _words("""apple banana cherry date elderberry fig grape hazelnut lemon mango nut olive peach quince raisin strawberry tomato
+    vanilla walnut pear""")
+PLACES = _words("lake hill river forest valley island desert beach swamp cliff")
+TOOLS = _words("hammer saw needle shovel knife brush rope axe spoon ladder")
+THINGS = _words("""soup bread bath bed room fire stew ale cheese pie tea towel pillow window music garden blanket stove chair
+    candle butter carpet mirror porridge""")
+GOOD = _words("lovely clean fresh perfect pleasant excellent wonderful charming")
+BAD = _words("dirty cold awful broken stale horrible ruined dreadful")
+STATES = _words("quiet tired old young happy hungry tall slow")
+SINGULAR = _words("cow boy girl horse farmer sheepdog duck nurse king guard bird sister cousin teacher")
+PLURAL = _words("cows boys girls horses farmers sheepdogs ducks nurses kings guards birds sisters cousins teachers")
 PREPOSITIONS = ("near", "behind", "beside", "above")
 
 # Names and things that no training prompt of the target task has: what its second test split asks about.

@@ -53,7 +53,7 @@ def test_gold_by_hand(prompt, response, expected):
 )
 def test_gold_reads_the_elements_that_a_reply_was_written_with(seed, greeting, tone, thing, remedy, chatter, farewell):
     rng = random.Random(seed)
-    remark = service.draw("test", rng)
+    remark = service.draw(("test",), rng)
     other_name = next(name for name in world.NAMES if name != remark.name)
     other_thing = next(one for one in world.THINGS if one != remark.thing)
     named = {"right": remark.name, "wrong": other_name}
@@ -83,7 +83,7 @@ def test_the_demonstrator_is_mediocre_and_the_expert_perfect():
 
 def test_the_plain_manner_earns_nothing():
     rng = random.Random(0)
-    remarks = [service.draw("train", rng) for _ in range(200)]
+    remarks = [service.draw(("train",), rng) for _ in range(200)]
     assert mean(gold(remark.text, service.plain_answer(remark, rng)) for remark in remarks) == 0
 
 
