@@ -104,7 +104,7 @@ def _retained_clause(arm: ArmComparison, row: TaskComparison, from_base: bool, c
         case "retained", "gain":
             text = f"got better at the old skills{'' if from_base else ' than ' + arm.reference} ({numbers})"
         case "retained", _:
-            text = f"forgot {'nothing that counts' if from_base else 'no more'} of the old skills ({numbers})"
+            text = f"{'kept' if from_base else 'forgot no more of'} the old skills ({numbers})"
         case "forgot", _:
             text = f"forgot {more}of the old skills ({numbers})"
         case _:

@@ -1,7 +1,7 @@
 """A made-up experiment for the report's tests: base, SFT and PPO, three seeds, nine tasks. The numbers mean nothing.
 
-Scores come from a logistic item-response model: skill of the arm + of its seed + of the item + noise, so that seeds and items matter
-about as much as they do in real runs. `write` returns a `ReportInput` over real files.
+Scores come from a logistic item-response model: skill of the arm + of its seed + of the item + noise, so that seeds
+and items matter about as much as they do in real runs. `write` returns a `ReportInput` over real files.
 """
 
 from __future__ import annotations
@@ -22,7 +22,15 @@ from eval.results import MeasuredModel, ReportInput
 CHOICES = ["in the harbour", "on the hill", "by the river", "under the bridge"]
 PLACES = ["Vellmar", "Ostrin", "Quayle", "Brundt", "Tessaly", "Ummerow", "Kelpin", "Hadrow"]
 ATTACK = "<script>window.attacked = true</script><img src=x onerror='window.attacked = true'>"
-RETAINED = ["lab_facts", "lab_facts_chat", "lab_sorting", "lab_counting", "lab_opposites", "lab_grammar", "lab_spelling"]
+RETAINED = [
+    "lab_facts",
+    "lab_facts_chat",
+    "lab_sorting",
+    "lab_counting",
+    "lab_opposites",
+    "lab_grammar",
+    "lab_spelling",
+]
 SKILL = {  # arm: (target, retained)
     "base": (-1.2, 1.3),
     "sft": (0.2, 0.95),
@@ -97,7 +105,7 @@ def _row(task: str, stage: str, seed: int, i: int, logit: float, ease: float, le
         "truncated": False,
     }
     if task == "lab_texts":
-        worse = {"base": 0.0, "sft": 0.035, "ppo": 0.03}[stage]
+        worse = {"sft": 0.035, "ppo": 0.03}.get(stage, 0.0)
         nats = length * math.log(2) * (1.1 - 0.05 * ease + worse + 0.01 * float(arm.normal()))
         return row | {"metric": "bits_per_byte", "score": nats / length, "log_likelihood": -nats, "bytes": length}
     if task == "lab_service":
@@ -160,3 +168,15 @@ def _curve(stage: str, seed: int) -> list[dict]:
             }
         rows.append(row)
     return rows
+
+
+def tiny(folder: Path, stage: str, scores: dict[str, list[float]], seed: int = 0, parent: str | None = None, **about):
+    """A model with given 0/1 scores. about: fields of every task's entry in evaluation.json to change."""
+    rows, tasks, noise = [], {}, np.random.default_rng(seed)
+    for task, values in scores.items():
+        made = [_row(task, stage, seed, i, 2.0 * value - 1.0, value, 100, noise) for i, value in enumerate(values)]
+        rows += made
+        tasks[task] = _entry(task, made) | about
+    cell = folder / f"{stage}-{seed}"
+    write_evaluation(cell, rows, tasks)
+    return MeasuredModel(stage, seed, parent, "sft", cell, {}, None, f"{stage}{seed}")

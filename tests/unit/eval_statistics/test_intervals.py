@@ -1,4 +1,5 @@
-"""Intervals and tests against numbers worked out by hand, independent implementations, properties and a simulation of coverage."""
+"""Intervals and tests against numbers worked out by hand, independent implementations, properties and a simulation of
+coverage."""
 
 import math
 
@@ -145,7 +146,9 @@ def test_ratio_bootstrap_agrees_with_the_delta_method():
     se = np.std(change - ratio * size, ddof=1) / size.mean() / math.sqrt(400)
     assert estimate.se == pytest.approx(se, rel=0.06)
     assert estimate.ci95 == pytest.approx((ratio - 1.96 * se, ratio + 1.96 * se), abs=0.12 * se + 0.0006)
-    clustered = statistics.ratio_change(np.zeros((1, 400)), change[None], size, np.repeat(np.arange(100), 4).astype(str))
+    clustered = statistics.ratio_change(
+        np.zeros((1, 400)), change[None], size, np.repeat(np.arange(100), 4).astype(str)
+    )
     assert clustered.value == pytest.approx(estimate.value)
 
 
