@@ -23,6 +23,8 @@ class TextTask(Config):
     gold: str | None = Field(None, description="name of the gold scorer, for metric gold")
     max_new_tokens: int = Field(48, gt=0)
     temperature: float = Field(1.0, ge=0)
+    limit: int | None = Field(None, gt=0, description="only the first so many documents")
+    cluster: str | None = Field(None, description="a field of the rows: items that share its value share a source")
 
 
 class EvaluateConfig(StageConfig):
@@ -36,6 +38,10 @@ class EvaluateConfig(StageConfig):
     limit: int | None = Field(None, gt=0, description="only the first so many items of each task")
     batch_size: int = Field(64, gt=0)
     sampling_seed: int = 0
+
+    def task_files(self) -> list[str]:
+        """Tasks given as files of the user's own."""
+        return [name for name in (*self.target, *self.retained) if name.endswith((".yaml", ".yml"))]
 
 
 class Evaluation(Config):

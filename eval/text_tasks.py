@@ -33,12 +33,13 @@ def text_task(name: str, task: TextTask, artifact: Artifact | None) -> Configura
     where = f"evaluation.tasks.{name}"
     if task.metric == "bits_per_byte":
         rows = load_rows(task.data, artifact, ("text",), f"{where}.data")
-        return ConfigurableTask(config=_bits_per_byte(name, documents([row["text"] for row in rows])))
+        return ConfigurableTask(config=_bits_per_byte(name, documents([row["text"] for row in rows])[: task.limit]))
     if task.gold not in NAMES:
         raise RecipeError(
             f"{where}.gold", f"no gold scorer {task.gold!r}", f"one of {', '.join(NAMES)}", "name a gold scorer"
         )
-    rows = load_rows(task.data, artifact, ("prompt",), f"{where}.data")
+    rows = load_rows(task.data, artifact, ("prompt", *([task.cluster] if task.cluster else [])), f"{where}.data")
+    rows = rows[: task.limit]
     kinds = {type(row["prompt"]) for row in rows}
     if len(kinds) > 1:
         raise DataError(
@@ -47,7 +48,8 @@ def text_task(name: str, task: TextTask, artifact: Artifact | None) -> Configura
             "one kind, so that one format is measured",
             "split the rows into two tasks",
         )
-    config = _gold(name, task, [{"prompt": row["prompt"]} for row in rows], chat=kinds == {list})
+    kept = ["prompt", *([task.cluster] if task.cluster else [])]
+    config = _gold(name, task, [{field: row[field] for field in kept} for row in rows], chat=kinds == {list})
     return (_MessagesTask if kinds == {list} else ConfigurableTask)(config=config)
 
 
@@ -107,7 +109,7 @@ def _gold(name: str, task: TextTask, docs: list[Row], chat: bool) -> dict[str, A
     assert task.gold is not None
     score = gold_scorer(task.gold)
     decoding = {"do_sample": True, "temperature": task.temperature, "top_k": 0, "top_p": 1.0}
-    return _common(name, docs, chat, chance=None, cluster=None) | {
+    return _common(name, docs, chat, chance=None, cluster=task.cluster) | {
         "output_type": "generate_until",
         "doc_to_text": "prompt",
         "doc_to_target": "",

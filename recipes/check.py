@@ -57,6 +57,8 @@ def _check_evaluation(block: Evaluation) -> list[CheckedData]:
     for role in ("target", "retained"):
         for name in getattr(block, role):
             known = own_task_names() | set(block.tasks)
+            if name.endswith((".yaml", ".yml")):
+                continue  # a task file of the user's own: the plan has found and read it
             if name not in known and name not in harness_task_names():
                 close = difflib.get_close_matches(name, known, n=1)
                 remedy = f"did you mean {close[0]}?" if close else f"tasks of this suite: {', '.join(sorted(known))}"

@@ -81,7 +81,10 @@ def run(
     try:
         code = run_recipe(recipe, overrides or [], only or [], jobs, store, out)
     except KeyboardInterrupt:
-        out.print("\nstopped: finished cells are kept and interrupted ones resume; run the same command to go on")
+        out.print(
+            "\nstopped: finished cells are kept and interrupted ones resume; run the same command to go on",
+            soft_wrap=True,
+        )
         code = 130
     if code:
         raise typer.Exit(code)

@@ -34,6 +34,10 @@ class Externals:
         assert artifact is not None
         return artifact
 
+    def file_digest(self, name: str, where: str) -> str:
+        """sha256 of a file. Raises DataError if it is not there."""
+        return self._digest(existing_path(name, where))
+
     def resolve(self, reference: ModelRef | DataRef, where: str) -> tuple[Artifact | None, dict[str, Any]]:
         """(where it lies, what identifies it). Raises ModelError or DataError if it is not to be had."""
         key = reference.model_dump_json(exclude={"split", "rows"}) + type(reference).__name__

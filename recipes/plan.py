@@ -120,6 +120,8 @@ def _make_cell(
             if artifact is not None:
                 inputs[role] = artifact
             _put(resolved, role, identity)
+    if isinstance(config, EvaluateConfig):
+        resolved["task_files"] = [externals.file_digest(name, _place(name)) for name in config.task_files()]
     varies = config.seed is None or any(isinstance(c, Cell) and c.recipe_seed is not None for c in inputs.values())
     cell_seed = seed if config.seed is None else config.seed
     identity = {"kind": config.kind, "stage_version": kind.version, "seed": cell_seed, "config": resolved}

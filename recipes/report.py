@@ -57,6 +57,11 @@ def _parent(name: str, plan: Plan) -> str | None:
     return None
 
 
+def _tasks_of(role: str, models: list[MeasuredModel]) -> list[str]:
+    """What was measured in that role, groups of tasks unfolded."""
+    return [task for task, items in models[0].tasks.items() if items.about["role"] == role]
+
+
 def make_report(plan: Plan, store: Store, recipe_text: str, warnings: list[str]) -> Results:
     """Write results.json, items.parquet and report.html for what is finished."""
     from eval.report import build_report
@@ -75,8 +80,8 @@ def make_report(plan: Plan, store: Store, recipe_text: str, warnings: list[str])
         versions=versions(),
         hardware=hardware(),
         models=models,
-        target=recipe.evaluation.target,
-        retained=recipe.evaluation.retained,
+        target=_tasks_of("target", models),
+        retained=_tasks_of("retained", models),
         comparison=recipe.comparison,
         warnings=warnings,
     )

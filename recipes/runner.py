@@ -43,7 +43,7 @@ class Display(Protocol):
 class Running:
     cell: Cell
     process: ForkServerProcess
-    lifeline: multiprocessing.connection.Connection
+    lifeline: Any  # our end of a pipe: when it closes, the child ends
     work: Path
     started: float
     gpu: int | None

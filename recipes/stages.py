@@ -111,6 +111,7 @@ KINDS: dict[str, StageKind] = {
             "eval/harness.py",
             "eval/text_tasks.py",
             "eval/catalogue.py",
+            "eval/scores.py",
             "eval/items.py",
             "eval/tasks",
             *_LAB,

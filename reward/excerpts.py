@@ -23,6 +23,7 @@ def run(config: ExcerptsConfig, inputs: Mapping[str, Artifact], context: Context
     for number, text in enumerate(texts, 1):
         rows = list(_windows(config, tokenizer, text, counts))
         for row in rows:
+            row["source"] = f"text {number}"  # windows of one text are no independent items
             if gold is not None:
                 row["gold"] = gold(row["prompt"], row["completion"])
             if config.keep_above is not None and row["gold"] <= config.keep_above:

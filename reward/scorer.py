@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from torch import Tensor
 
 from alignment.core.config import Precision
 from alignment.core.errors import ModelError
-from alignment.data.rows import Row
 from alignment.generation.engine import Completion
 from alignment.models.encoding import Encoded
 from alignment.models.reward_model import load_reward_model, pooling_of
@@ -60,7 +59,7 @@ class RewardScorer:
         self.normalisation = Normalisation.read(Path(path))
         self._batch_tokens = batch_tokens
 
-    def __call__(self, completions: Sequence[Completion], rows: Sequence[Row] = ()) -> Tensor:
+    def __call__(self, completions: Sequence[Completion], rows: Sequence[Mapping[str, Any]] = ()) -> Tensor:
         """[B] float32 on the CPU. `rows`, the prompts' data rows, are not needed to read an answer."""
         encoded = [
             Encoded(c.prompt_ids + c.response_ids, [False] * len(c.prompt_ids) + [True] * len(c.response_ids))

@@ -53,7 +53,7 @@ class DataRef(Config):
 class Runtime(Config):
     """How a cell is run, not what it computes: left out of the cell's digest."""
 
-    threads: int | None = Field(None, gt=0, description="CPU threads; None = the runner divides the cores")
+    threads: int | None = Field(default=None, gt=0, description="CPU threads; None = the runner divides the cores")
 
 
 class StageConfig(Config):

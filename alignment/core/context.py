@@ -28,7 +28,8 @@ class Progress:
 
     def __init__(self, path: Path, interval: float = 0.25) -> None:
         self._path, self._interval = path, interval
-        self._written, self._state = 0.0, {}
+        self._written = 0.0
+        self._state: dict[str, Any] = {}
 
     def update(self, done: int, total: int, phase: str = "", **live: float) -> None:
         """Report `done` of `total` units of the current phase; `live` holds what to show beside the bar (loss, reward)."""
