@@ -208,6 +208,8 @@ def _groups(names, seeds, rows: Sequence[TaskComparison], tasks: Mapping[str, Pa
         estimate = statistics.group(
             [task.new - task.reference for task in paired], [task.first.clusters for task in paired]
         )
+        if all(task.binary for task in paired):
+            estimate = statistics.widen_if_unchanged(estimate, sum(row.n for row in members))
         by_seed = np.mean([[delta for _, delta in row.per_seed] for row in members], axis=0)
         metrics = {row.metric for row in members}
         groups.append(

@@ -157,6 +157,14 @@ def _task_items(
         raise SuiteError(
             where, "items share one pairing key", "one row per document and prompt", "evaluate the model again"
         )
+    if about.get("n") not in (None, len(keys)):
+        what = f"evaluation.json counts {about['n']} items, items.parquet holds {len(keys)}"
+        raise SuiteError(where, what, "the same number in both", "evaluate the model again")
+    column = "log_likelihood" if about["metric"] == "bits_per_byte" else "score"
+    if not np.isfinite(mine[column].to_numpy(zero_copy_only=False).astype(float)).all():
+        raise SuiteError(
+            where, f"items without a finite {column}", "a number for every item", "evaluate the model again"
+        )
     order = sorted(range(len(keys)), key=lambda index: tuple(map(str, keys[index])))
     return TaskItems(task, about, [keys[index] for index in order], mine.take(order))
 

@@ -17,7 +17,7 @@ STYLES = {"forgot": "bold red", "lost": "bold red", "gained": "green", "retained
 def verdict_table(arms: Sequence[ArmComparison]) -> Table:
     """Contrasts first, then each arm against its base: gain on the target, change on the retained tasks, verdict."""
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("comparison", no_wrap=True, max_width=26)
+    table.add_column("comparison", max_width=24, overflow="fold")
     for title in ("target", "retained"):
         table.add_column(title, justify="right", no_wrap=True)
         table.add_column("95 % interval", justify="right", no_wrap=True)
@@ -33,7 +33,7 @@ def verdict_table(arms: Sequence[ArmComparison]) -> Table:
 def task_table(arm: ArmComparison) -> Table:
     """Every task of one comparison, for `align compare`."""
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("task", no_wrap=True, max_width=24)
+    table.add_column("task", max_width=24, overflow="fold")
     for title in (arm.reference, arm.new, "change", "95 % interval", "p adj."):
         table.add_column(title, justify="right", no_wrap=True, max_width=16)
     table.add_column("verdict", no_wrap=True)

@@ -57,9 +57,7 @@ def render(report: ReportInput, arms: Sequence[ArmComparison]) -> str:
         "plane": _embed(
             charts, figures.plane(from_base, looks), "Gain on the target against change on the retained tasks"
         ),
-        "comparisons": [
-            _comparison(arm, looks) for arm in [*ordered, *(a for a in arms if a not in ordered)]
-        ],
+        "comparisons": [_comparison(arm, looks) for arm in [*ordered, *(a for a in arms if a not in ordered)]],
         "forest": _embed(charts, figures.forest(from_base, looks, bits=False), "Change of every task from the base"),
         "forest_bits": _embed(
             charts, figures.forest(from_base, looks, bits=True), "Change in bits per byte from the base"
@@ -88,7 +86,7 @@ def _bundle() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script, from the wheel: nothing is fetched."""
     import vl_convert
 
-    return vl_convert.javascript_bundle().replace("</script", "<\\/script")
+    return vl_convert.javascript_bundle().replace("</script", "<\\/script")  # pyright: ignore[reportCallIssue] (its stub is wrong)
 
 
 def _asset(name: str) -> str:
@@ -151,14 +149,15 @@ def _caption(ordered: Sequence[ArmComparison]) -> str:
     parts = []
     for role in ROLES:
         row = next((row for arm in ordered if (row := arm.headline(role))), None)
-        left_out = {r.task for arm in ordered for r in arm.rows if r.role == role} - set(row.tasks if row else ())
         if row:
-            text = (
-                f"{role if parts else role.capitalize()}: {words.count(len(row.tasks), 'task')}, {words.count(row.n, 'item')}, {words.unit(row.metric)}"
+            size = f"{words.count(len(row.tasks), 'task')}, {words.count(row.n, 'item')}, {words.unit(row.metric)}"
+            left_out = {other.task for other in ordered[0].rows if other.role == role} - set(row.tasks)
+            parts.append(
+                f"{role}: {size}" + (f" (on another scale, below: {', '.join(sorted(left_out))})" if left_out else "")
             )
-            parts.append(text + (f" (on another scale, below: {', '.join(sorted(left_out))})" if left_out else ""))
+    basis = "; ".join(parts)
     scopes = dict.fromkeys(arm.scope_caption for arm in ordered)
-    return f"{'; '.join(parts)}. Scope: {'; '.join(scopes)}."
+    return f"{basis[:1].upper()}{basis[1:]}. Scope: {'; '.join(scopes)}."
 
 
 def _comparison(arm: ArmComparison, looks: dict[str, look.Arm]) -> dict[str, Any]:

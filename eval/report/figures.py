@@ -43,8 +43,18 @@ def plane(arms: Sequence[ArmComparison], looks: Mapping[str, Arm]) -> Spec | Non
     if units is None:
         return None
     data, points = alt.Data(values=means), alt.Data(values=seeds)
-    x = alt.X("x:Q", axis=alt.Axis(tickCount=6), title=f"gain on the target, {words.unit(units[0])}")
-    y = alt.Y("y:Q", axis=alt.Axis(tickCount=6), title=f"change on the retained, {words.unit(units[1])}")
+    x = alt.X(
+        "x:Q",
+        axis=alt.Axis(tickCount=6),
+        scale=alt.Scale(padding=12),
+        title=f"gain on the target, {words.unit(units[0])}",
+    )
+    y = alt.Y(
+        "y:Q",
+        axis=alt.Axis(tickCount=6),
+        scale=alt.Scale(padding=12),
+        title=f"change on the retained, {words.unit(units[1])}",
+    )
     color, shape = _encodings([arm.new for arm in arms], looks)
     origin = alt.Data(values=[{"x": 0, "y": 0, "margin": -margin, "base": arms[0].reference, "note": "margin"}])
     rule = {"color": "currentColor", "opacity": 0.45}
@@ -211,7 +221,7 @@ def _tips(axes: str) -> list[alt.Tooltip]:
     return [alt.Tooltip(f"{field}:Q", title=title, format="+.2f") for field, title in names.items()]
 
 
-def _finish(chart: alt.LayerChart) -> Spec:
+def _finish(chart: alt.LayerChart | alt.FacetChart) -> Spec:
     axis = {
         "labelColor": "currentColor", "titleColor": "currentColor", "domainColor": "currentColor", "tickColor": "currentColor",
         "gridColor": "currentColor", "gridOpacity": 0.1, "domainOpacity": 0.4, "tickOpacity": 0.4, "labelOpacity": 0.85,

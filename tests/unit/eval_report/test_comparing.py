@@ -56,6 +56,17 @@ def test_a_missing_item_is_refused(tmp_path):
         compare_models([a], [b])
 
 
+def test_a_file_cut_short_and_a_missing_score_are_refused(tmp_path):
+    a, b = tiny(tmp_path, "a", {"facts": BEFORE}), tiny(tmp_path, "b", {"facts": AFTER})
+    edit(b, "score", lambda values: [None, *values[1:]])
+    with pytest.raises(SuiteError, match=r"b \(seed 0\), task facts: items without a finite score"):
+        compare_models([a], [b])
+    path = b.evaluation / "items.parquet"
+    pq.write_table(pq.read_table(path).slice(0, 6), path)
+    with pytest.raises(SuiteError, match=r"counts 8 items, items.parquet holds 6"):
+        compare_models([a], [replace(b)])
+
+
 def test_order_of_the_rows_does_not_matter(tmp_path):
     a, b = tiny(tmp_path, "a", {"facts": BEFORE}), tiny(tmp_path, "b", {"facts": AFTER})
     plain = compare_models([a], [b]).rows[0]
@@ -105,6 +116,8 @@ def test_equal_scores_warn_of_an_adapter_that_was_not_loaded(tmp_path):
     assert "bit for bit" in arm.warnings[0] and "adapter" in arm.warnings[0]
     assert "no item changed" in arm.rows[0].warnings[0]
     assert arm.rows[0].verdict.word == "inconclusive"  # eight items cannot show that nothing is lost
+    two = compare_models(*([tiny(tmp_path, name, {"facts": BEFORE, "sums": BEFORE})] for name in ("c", "d"))).groups[0]
+    assert two.estimate.ci90[0] == pytest.approx(0.05 ** (1 / 16) - 1)  # sixteen unchanged items know more, but not all
     edit(b, "choice_lls", lambda values: [[-1.0, -2.0, -3.0, -4.5], *values[1:]])
     assert compare_models([a], [replace(b)]).warnings == ()
 
