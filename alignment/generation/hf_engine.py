@@ -35,7 +35,7 @@ class HfEngine:
     ) -> None:
         self.name = f"transformers {transformers.__version__} generate"
         model: Any = load_causal_lm(model_path, precision=precision, dropout=False)
-        self._model = model.to(device).eval()
+        self._model: Any = model.to(device).eval()
         self._batch_size, self._max_tokens, self._eos, self._device = batch_size, max_tokens, eos, device
 
     def generate(self, prompts: Sequence[list[int]], sampling: Sampling) -> list[Completion]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -75,4 +77,13 @@ def _new_critic(config: PPOConfig, reward: Artifact, policy: nn.Module, context:
         return critic_from_policy(policy, context.seed_for("critic head"))
     model = load_reward_model(reward.path)
     turn_dropout_off(model)
-    return critic_from_reward_model(model)
+    return critic_from_reward_model(model, *_normalisation(reward.path))
+
+
+def _normalisation(folder: Path) -> tuple[float, float]:
+    """Mean and deviation by which the scorer normalises this reward model; they lie in its folder."""
+    saved = folder / "reward_normalisation.json"
+    if not saved.exists():
+        return 0.0, 1.0
+    numbers = json.loads(saved.read_text())
+    return numbers["mean"], numbers["std"]

@@ -142,14 +142,14 @@ def _forward(model: Any, pack: Pack, **options: Any) -> Any:
 def allow_packing(backbone: Any) -> bool:
     """Makes a model ready for packs. False, and the model as it was, if packing does not give it the right hidden states:
     that is tried on two short sequences."""
+    if not backbone._supports_attention_backend:
+        return False
     before = backbone.config._attn_implementation
     device = next(backbone.parameters()).device
     size = backbone.config.get_text_config().vocab_size
     trial = [Completion([1 % size, 2 % size], [3 % size] * n, [], True) for n in (5, 3)]
     alone = [packs(trial, [row], width=5, tokens=99, packed=False, device=str(device)) for row in (0, 1)]
     expected = torch.cat([response_states(backbone, next(pack)) for pack in alone]).float()
-    if not backbone._supports_attention_backend:
-        return False
     backbone.set_attn_implementation(PACKED)
     try:
         together = next(packs(trial, [0, 1], width=5, tokens=99, packed=True, device=str(device)))

@@ -1,0 +1,115 @@
+"""Packing changes what is computed per second, and nothing else."""
+
+import pytest
+import torch
+from torch import nn
+from transformers import GPTJConfig, GPTJModel
+
+from alignment.generation.engine import Completion
+from alignment.ppo.critic import critic_from_policy, critic_from_reward_model
+from alignment.ppo.maths import token_logprobs
+from alignment.ppo.packing import allow_packing, packs, response_logits
+
+
+def grids(function, completions, packed, tokens=10_000):
+    """[B, T] by whatever passes `tokens` asks for."""
+    width = max(len(completion.response_ids) for completion in completions)
+    whole = torch.zeros(len(completions), width)
+    for pack in packs(completions, range(len(completions)), width=width, tokens=tokens, packed=packed, device="cpu"):
+        whole[pack.rows] = pack.grid(function(pack))
+    return whole
+
+
+def logprobs_of(model):
+    return lambda pack: token_logprobs(response_logits(model, pack), pack.targets, 0.7)
+
+
+def one_by_one(model, completions):
+    """The textbook way: each sequence alone, no mask, logits of position t - 1 for token t."""
+    rows = []
+    for completion in completions:
+        ids = torch.tensor([completion.prompt_ids + completion.response_ids])
+        logprobs = (model(ids, use_cache=False).logits[0, :-1] / 0.7).log_softmax(-1)
+        own = logprobs.gather(1, ids[0, 1:, None])[:, 0]
+        rows.append(own[len(completion.prompt_ids) - 1 :])
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2])
+@pytest.mark.parametrize("tokens", [10_000, 40])
+@torch.no_grad()
+def test_packed_padded_and_single_sequences_give_the_same_logprobs(tiny_model, answers, kv_heads, tokens):
+    model, completions = tiny_model(kv_heads), answers(37)
+    expected = one_by_one(model, completions)
+    padded = grids(logprobs_of(model), completions, packed=False, tokens=tokens)
+    assert allow_packing(model.base_model)
+    packed = grids(logprobs_of(model), completions, packed=True, tokens=tokens)
+    torch.testing.assert_close(padded, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(packed, expected, atol=1e-5, rtol=0)
+
+
+def test_gradients_of_packed_sequences_are_those_of_single_ones(tiny_model, answers):
+    model, completions = tiny_model(), answers(20)
+    one_by_one(model, completions).sum().backward()
+    expected = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    allow_packing(model.base_model)
+    grids(logprobs_of(model), completions, packed=True).sum().backward()
+    for parameter, gradient in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_neighbours_in_a_pack_do_not_see_each_other(tiny_model, answers):
+    model, completions = tiny_model(), answers(5)
+    allow_packing(model.base_model)
+    before = grids(logprobs_of(model), completions, packed=True)
+    other = Completion([7] * len(completions[2].prompt_ids), [8] * len(completions[2].response_ids), [], True)
+    after = grids(logprobs_of(model), [*completions[:2], other, *completions[3:]], packed=True)
+    assert torch.equal(before[[0, 1, 3, 4]], after[[0, 1, 3, 4]])
+    assert not torch.equal(before[2], after[2])
+
+
+def test_no_pass_holds_more_tokens_than_allowed(answers):
+    completions = answers(30)
+    made = list(packs(completions, range(30), width=12, tokens=50, packed=True, device="cpu"))
+    assert sorted(row for pack in made for row in pack.rows) == list(range(30))
+    assert all(pack.input_ids.shape[1] <= 50 for pack in made)
+    padded = list(packs(completions, range(30), width=12, tokens=50, packed=False, device="cpu"))
+    assert all(pack.input_ids.numel() <= 50 for pack in padded)
+
+
+def test_a_model_with_attention_of_its_own_is_not_packed():
+    model = GPTJModel(GPTJConfig(vocab_size=40, n_embd=16, n_layer=1, n_head=2, rotary_dim=4, n_positions=32))
+    assert not allow_packing(model)
+
+
+@torch.no_grad()
+def test_values_are_those_of_the_prefix_before_each_token(tiny_model, answers):
+    critic, completions = critic_from_policy(tiny_model(), seed=1), answers(6)
+    allow_packing(critic.backbone)
+    values = grids(critic, completions, packed=True)
+    alone = tiny_model().base_model
+    for row, completion in enumerate(completions):
+        for t in range(len(completion.response_ids)):
+            prefix = torch.tensor([completion.prompt_ids + completion.response_ids[:t]])
+            expected = critic.head(alone(prefix).last_hidden_state[0, -1])
+            torch.testing.assert_close(values[row, t], expected[0], atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_a_critic_from_the_reward_model_speaks_in_normalised_scores(tiny_model):
+    reward = nn.Module()
+    reward.base_model = tiny_model().base_model
+    reward.score = nn.Linear(32, 1, bias=False)
+    allow_packing(reward.base_model)
+    completion = Completion([4, 5], [6], [], True)
+    raw_score = reward.score(tiny_model().base_model(torch.tensor([[4, 5]])).last_hidden_state[0, -1])
+    value = grids(critic_from_reward_model(reward, mean=3.0, deviation=2.0), [completion], packed=True)
+    torch.testing.assert_close(value[0, 0], (raw_score[0] - 3.0) / 2.0, atol=1e-5, rtol=0)
+
+
+def test_a_fresh_head_has_the_declared_scale(tiny_model):
+    weights = torch.cat([critic_from_policy(tiny_model(), seed).head.weight[0] for seed in range(40)])
+    assert weights.std().item() == pytest.approx(1 / 33**0.5, rel=0.1)
+    assert critic_from_policy(tiny_model(), 0).head.bias.item() == 0
