@@ -18,7 +18,7 @@ class PretrainConfig(StageConfig):
     hidden_size: int = Field(256, gt=0, description=f"a multiple of the head size {HEAD_SIZE}")
     layers: int = Field(2, gt=0)
     steps: int = Field(1200, gt=0)
-    batch_tokens: int = Field(1024, gt=0, description="tokens of a step, padding included: rows of 64")
+    batch_tokens: int = Field(1024, gt=0, description="tokens of a step, padding included: rows of 64 (see packing.py)")
     learning_rate: float = Field(1.5e-3, gt=0, description="after a warm-up over 5 % of the steps; falls linearly to 0")
     checkpoint_every: int = Field(250, gt=0, description="steps; a killed run resumes there, bit for bit")
 

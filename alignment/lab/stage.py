@@ -1,4 +1,4 @@
-"""Pre-training of the lab's base model: a small Llama learns the corpus in about two minutes on two cores.
+"""Pre-training of the lab's base model: a small Llama learns the corpus in about two minutes of one core.
 
 Left out of a usual pre-training: data on disk (documents are drawn as needed), dropout, gradient accumulation.
 """
