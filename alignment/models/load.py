@@ -61,11 +61,11 @@ def load_causal_lm(
     Raises ModelError for a missing folder, a folder that holds no causal model, or weights that are not safetensors.
     """
     config = read_config(path)
-    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    heads = config.architectures or [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type, "")]
+    if not any(name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() for name in heads):
         raise ModelError(
             str(path),
-            f"a model of type {config.model_type!r} ({', '.join(config.architectures or ['no architecture'])}) "
-            "does not generate text",
+            f"{', '.join(heads)} (a model of type {config.model_type!r}) does not generate text",
             "a causal language model",
             "refer to another model or stage",
         )

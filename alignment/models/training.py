@@ -58,6 +58,7 @@ class ReportCallback(TrainerCallback):
         self.losses: dict[str, float] = {}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_log |= control.should_save  # else the loss since the last log would be lost to a resumed run
         if state.is_world_process_zero:
             self._context.progress.update(state.global_step, state.max_steps, "training", **self.losses)
 

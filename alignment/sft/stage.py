@@ -163,5 +163,8 @@ def _require_format(rows: Sequence[Row], where: str) -> None:
     bad = [number for number, row in enumerate(rows, 1) if not all(row.get(field) for field in wanted)]
     if bad:
         raise DataError(
-            where, f"{listed(bad)} lack {' or '.join(wanted)}", f"each row to hold {' and '.join(wanted)}", "mend them"
+            where,
+            f"{listed(bad)}: {' or '.join(wanted)} is missing or empty",
+            f"each row to hold {' and '.join(wanted)}",
+            "mend them",
         )
