@@ -129,7 +129,7 @@ def _row(
     scale = 1.0 if paired.bytes is None else paired.new.shape[1] / paired.bytes.sum()  # mean of bits -> bits per byte
     by_seed = (paired.new - paired.reference).mean(1) * scale
     counts = statistics.transitions(paired.reference, paired.new) if paired.binary else None
-    arms = [side for side in (paired.new, paired.reference) if not (side == side[0]).all()]
+    trained = paired.new if paired.varied(1) else paired.reference
     exact = counts is not None and estimate.method == "paired"
     reference_value, chance = float(paired.reference.mean() * scale), items.about.get("chance")
     return TaskComparison(
@@ -149,7 +149,7 @@ def _row(
         margin=margin,
         transitions=counts,
         chance=chance,
-        churn_floor=statistics.churn_floor(arms[0]) if counts and arms else None,
+        churn_floor=statistics.churn_floor(trained) if counts else None,
         retention=_retention(paired, reference_value, estimate.value, chance),
         margin_change=_margin_change(paired),
         warnings=tuple(_row_warnings(paired, estimate)),
@@ -168,8 +168,8 @@ def _retention(paired: PairedTask, before: float, delta: float, chance: float | 
     """(a1 - c) / (a0 - c); None where the interval of a0 includes chance."""
     if chance is None or paired.bytes is not None:
         return None
-    repeated = bool((paired.reference == paired.reference[0]).all())
-    low, _ = statistics.crossed(paired.reference[:1] if repeated else paired.reference, paired.first.clusters).ci95
+    reference = paired.reference if paired.varied(0) else paired.reference[:1]
+    low, _ = statistics.crossed(reference, paired.first.clusters).ci95
     return (before + delta - chance) / (before - chance) if low > chance else None
 
 
@@ -236,7 +236,7 @@ def _groups(names, seeds, rows: Sequence[TaskComparison], tasks: Mapping[str, Pa
 def _judged(row: TaskComparison, p_adjusted: float, correction: Correction) -> TaskComparison:
     judge = retained_verdict if row.role == "retained" else target_verdict
     verdict = judge(row.estimate, p_adjusted, row.margin, row.higher_is_better)
-    designs = tuple(settling_designs(row.estimate.parts, row.margin)) if verdict.word == "inconclusive" else ()
+    designs = tuple(settling_designs(row.estimate, row.margin)) if verdict.word == "inconclusive" else ()
     advice = (_advice(row, designs),) if verdict.word == "inconclusive" else ()
     return replace(
         row,

@@ -38,6 +38,10 @@ class PairedTask:
     def first(self) -> TaskItems:
         return self.items[0][1]
 
+    def varied(self, side: int) -> bool:
+        """Does each seed have a model of its own on that side (0 reference, 1 new), or do all share one?"""
+        return len({id(pair[side]) for pair in self.items}) == len(self.items)
+
     @property
     def binary(self) -> bool:
         return self.bytes is None and all(bool(np.isin(side, (0, 1)).all()) for side in (self.reference, self.new))

@@ -70,13 +70,17 @@ class Design:
     items: int
 
 
-def settling_designs(parts: Parts, margin: float) -> list[Design]:
+def settling_designs(estimate: Estimate, margin: float) -> list[Design]:
     """Small designs whose detectable effect is the margin: more items at the same seeds, more seeds at the same items, or,
     where neither is enough alone, the fewest seeds with more items.
 
     With one seed the variance between seeds is unknown, so only items are counted and the answer holds for this
     checkpoint alone. Empty where nothing within reach would do.
     """
+    parts = estimate.parts
+    if estimate.se == 0:  # nothing changed: as many unchanged items as put the bound of such a table within the margin
+        total = math.log(0.05) / math.log(1 - min(margin, 0.99))
+        return [Design(parts.n_seeds, math.ceil(total / len(parts.tasks)))]
     n_items = max(1, round(sum(task.n_items for task in parts.tasks) / len(parts.tasks)))
 
     def items_needed(seeds: int) -> Design | None:

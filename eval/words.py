@@ -34,7 +34,8 @@ def signed(metric: str, number: float | None) -> str:
 
 
 def nats(number: float) -> str:
-    return f"{number:+.2f}".replace("-", MINUS)
+    """A log-likelihood difference."""
+    return f"{number:+.2f}".replace("-0.00", "0.00").replace("+0.00", "0.00").replace("-", MINUS)
 
 
 def interval(metric: str, bounds: tuple[float, float]) -> str:
@@ -73,7 +74,7 @@ def sentence(arm: ArmComparison, from_base: bool = False) -> str:
     alone = [row.task for row in arm.rows if row.verdict.word == "forgot"]
     if alone and (not retained or retained.verdict.word != "forgot"):
         text += f". Forgotten, looked at alone: {', '.join(alone)}"
-    return f"{text}."
+    return f"{text[0].upper() if text.startswith('whether') else text[0]}{text[1:]}."
 
 
 def _digits(metric: str) -> int:

@@ -114,7 +114,7 @@ def _sentences(ordered: Sequence[ArmComparison], looks: dict[str, look.Arm]) -> 
 
 def _with_marks(text: str, arms: Sequence[look.Arm]) -> Markup:
     """The sentence with each arm's shape before its name, where it is first named."""
-    html = str(escape(text[0].upper() + text[1:] if text.startswith("whether") else text))
+    html = str(escape(text))
     for arm in arms:
         name = re.escape(str(escape(arm.name)))
         html = re.sub(rf"(?<![\w-]){name}(?![\w-])", lambda _, arm=arm: str(arm.label()), html, count=1)

@@ -20,7 +20,14 @@ from eval.report.look import FONT, Arm
 from eval.results import MeasuredModel
 
 Spec = dict[str, Any]
-CURVES = (r"loss", r"reward|score", r"kl", r"entropy|accuracy|length|margin")
+CURVES = (
+    r"^train/loss$",
+    r"^rollout/(score|reward)$",
+    r"^rollout/gold$",
+    r"^rollout/kl$",
+    r"^rollout/length$",
+    r"accuracy$",
+)
 CURVE_POINTS = 120
 
 
@@ -174,9 +181,10 @@ def _thinned(line: list[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def _chosen_keys(runs: Mapping[int, list[dict[str, Any]]]) -> list[str]:
-    """The first key of each kind that a reader wants to see: loss, reward, KL, and one more."""
+    """What a reader wants to see first: the loss, or score, gold, KL and length of what was sampled; else the first two."""
     keys = sorted({key for rows in runs.values() for row in rows for key in row if "/" in key and _is_number(row[key])})
-    return list(dict.fromkeys(found[0] for kind in CURVES if (found := [key for key in keys if re.search(kind, key)])))
+    chosen = [key for wanted in CURVES for key in keys if re.search(wanted, key)]
+    return chosen[:4] or [key for key in keys if not key.startswith(("time/", "speed/"))][:2]
 
 
 def _is_number(value: Any) -> bool:

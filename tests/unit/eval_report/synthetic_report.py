@@ -159,12 +159,16 @@ def _curve(stage: str, seed: int) -> list[dict]:
     rng = np.random.default_rng(seed + len(stage))
     rows = []
     for step in range(1, 301, 3):
-        row = {"step": step, "time": 1.0e9 + step, "train/loss": 1 + 2.2 * math.exp(-step / 60) + 0.03 * rng.normal()}
-        if stage == "ppo":
+        row = {"step": step, "time": 1.0e9 + step}
+        if stage != "ppo":
+            row["train/loss"] = 1 + 2.2 * math.exp(-step / 60) + 0.03 * rng.normal()
+        else:
             row |= {
-                "rollout/reward": 1.8 * (1 - math.exp(-step / 90)) + 0.1 * rng.normal(),
+                "rollout/score": 1.8 * (1 - math.exp(-step / 90)) + 0.1 * rng.normal(),
                 "rollout/kl": 9 * (1 - math.exp(-step / 150)) + 0.2 * rng.normal(),
-                "train/entropy": 2.1 - 0.9 * step / 300 + 0.03 * rng.normal(),
+                "rollout/gold": 0.9 * (1 - math.exp(-step / 60)) - 0.001 * step + 0.05 * rng.normal(),
+                "rollout/length": 31 + step / 20 + rng.normal(),
+                "time/score": 0.03,
             }
         rows.append(row)
     return rows

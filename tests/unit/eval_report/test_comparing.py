@@ -180,3 +180,10 @@ def test_bits_per_byte_that_rise_are_a_loss(tmp_path):
     assert row.delta > 0 and row.gain == -row.delta and not row.higher_is_better
     assert row.verdict.note == "small loss" and row.estimate.method == "bootstrap"
     assert row.new_value - row.reference_value == pytest.approx(row.delta)
+
+
+def test_seeds_that_agree_have_no_churn_and_a_shared_base_has_none_to_show(tmp_path):
+    base = tiny(tmp_path, "base", {"facts": BEFORE})
+    same = [tiny(tmp_path, "sft", {"facts": AFTER}, seed=seed) for seed in (0, 1)]
+    assert compare_models([base], same).rows[0].churn_floor == 0.0
+    assert compare_models([base], same[:1]).rows[0].churn_floor is None

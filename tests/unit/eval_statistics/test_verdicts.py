@@ -65,7 +65,7 @@ def test_one_seed_asks_for_more_items_by_the_square_root_law():
     rng = np.random.default_rng(0)
     table = rng.choice([-1.0, 0.0, 1.0], size=(1, 400), p=[0.2, 0.6, 0.2])
     now = statistics.crossed(table)
-    [design] = settling_designs(now.parts, 0.05)
+    [design] = settling_designs(now, 0.05)
     needed = 400 * (detectable(now.se, now.df) / 0.05) ** 2
     assert design.seeds == 1 and needed <= design.items <= 1.11 * needed
 
@@ -74,17 +74,22 @@ def test_where_seeds_differ_more_items_are_no_advice():
     table = np.array([[-0.06], [0.0], [0.06]]) + np.random.default_rng(1).normal(0, 1e-4, (3, 500))
     # the seeds' standard deviation is .06 and all the rest is nothing: (t_.975 + t_.8) .06 / sqrt(S) <= .05
     needed = next(s for s in range(4, 99) if stats.t.ppf([0.975, 0.8], s - 1).sum() * 0.06 / math.sqrt(s) <= 0.05)
-    assert settling_designs(statistics.crossed(table).parts, 0.05) == [Design(needed, 500)]
+    assert settling_designs(statistics.crossed(table), 0.05) == [Design(needed, 500)]
 
 
 def test_hopeless_questions_get_no_advice():
     table = np.array([[-0.4], [0.0], [0.4]]) + np.random.default_rng(1).normal(0, 1e-4, (3, 500))
-    assert settling_designs(statistics.crossed(table).parts, 0.05) == []
+    assert settling_designs(statistics.crossed(table), 0.05) == []
 
 
 def test_items_dominate_then_items_settle_it():
     rng = np.random.default_rng(2)
     table = rng.normal(0, 0.5, (1, 200)) + rng.normal(0, 0.01, (4, 200))
-    designs = settling_designs(statistics.crossed(table).parts, 0.05)
+    designs = settling_designs(statistics.crossed(table), 0.05)
     assert designs[0].seeds == 4 and designs[0].items > 200
     assert all(design.items > 200 for design in designs)
+
+
+def test_unchanged_items_settle_it_by_the_rule_of_three():
+    unchanged = statistics.widen_if_unchanged(statistics.crossed(np.zeros((2, 20))), 20)
+    assert settling_designs(unchanged, 0.05) == [Design(2, 59)]  # .95^59 = .0485, .95^58 = .0510
