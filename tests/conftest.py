@@ -6,29 +6,8 @@ from pathlib import Path
 
 import pytest
 
-WORDS = [
-    "the",
-    "cow",
-    "dog",
-    "cat",
-    "is",
-    "was",
-    "red",
-    "blue",
-    "big",
-    "small",
-    "good",
-    "bad",
-    "runs",
-    "eats",
-    "sleeps",
-    "and",
-    "why",
-    "what",
-    "who",
-    "yes",
-    "no",
-]
+_SENTENCE = "the cow dog cat is was red blue big small good bad runs eats sleeps and why what who yes no"
+WORDS = _SENTENCE.split()
 TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|> ' + message['content'] + ' <|end|> ' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|> ' }}{% endif %}"

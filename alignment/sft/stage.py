@@ -111,10 +111,8 @@ def _trainer(
     )
     trainer.report, trainer.group_by_length = report, config.group_by_length and not config.packing
     trainer.remove_callback(PrinterCallback)
-    for (
-        parameter
-    ) in trainer.model.parameters():  # trl turns adapters on quantised weights to bf16, which loses small steps
-        if parameter.requires_grad:
+    for parameter in model.parameters():
+        if parameter.requires_grad:  # trl turns adapters on quantised weights to bf16, which loses small steps
             parameter.data = parameter.data.float()
     return trainer
 
