@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import sys
 import threading
 import time
@@ -26,6 +27,8 @@ from alignment.core.runlog import RunLog
 from alignment.core.store import Store
 from recipes.stages import KINDS, run_function
 
+_FULL_BYTES = 64 * 1024
+
 
 @dataclass(frozen=True)
 class Job:
@@ -45,27 +48,26 @@ class Job:
 
 
 def execute(job: Job, lifeline: Connection) -> None:
-    """Make the cell, or wait for the process that makes it. A failure leaves `error.json` in the work folder."""
+    """Make the cell, or wait for the process that makes it. What went wrong, if anything, is sent through `lifeline`: unlike a
+    file, that also works when the disk is full."""
     threading.Thread(target=_die_with_runner, args=(lifeline,), daemon=True).start()
     store = Store(job.store)
-    with store.claim(job.digest) as work:
-        if store.find(job.digest) or store.recover(job.digest):
-            return
-        work.mkdir(parents=True, exist_ok=True)
-        _redirect_output(work / "log.txt")
-        try:
-            _make(job, store, work)
-            code = 0
-        except BaseException as error:  # the runner prints it; whatever it is, the cell has no result
-            _leave_error(work, error)
-            code = 1
-        sys.stdout.flush()
-        os._exit(code)  # the work is on disk: nothing that a library does at exit may delay or fail it
+    code = 0
+    try:
+        with store.claim(job.digest) as work:
+            if not (store.find(job.digest) or store.recover(job.digest)):
+                work.mkdir(parents=True, exist_ok=True)
+                _redirect_output(work / "log.txt")
+                _make(job, store, work)
+    except BaseException as error:  # whatever it is, the cell has no result
+        lifeline.send(_describe(error, job))
+        code = 1
+    sys.stdout.flush()
+    os._exit(code)  # the work is on disk: nothing that a library does at exit may delay or fail it
 
 
 def _make(job: Job, store: Store, work: Path) -> None:
     started = time.time()
-    (work / "error.json").unlink(missing_ok=True)
     (work / "config.json").write_text(json.dumps(job.identity["config"], indent=1))
     if job.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(job.gpu)
@@ -98,30 +100,27 @@ def _make(job: Job, store: Store, work: Path) -> None:
     store.finish(job.digest, job.recipe, job.label, record)
 
 
-def _leave_error(work: Path, error: BaseException) -> None:
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        error = SuiteError(
-            str(error.filename or work),
-            "the disk is full",
-            "free space",
-            "free some and run again: finished cells are kept",
-        )
+def _describe(error: BaseException, job: Job) -> dict[str, Any]:
+    """The error as plain values: a user's mistake by its four parts, anything else by its traceback."""
+    if disk_is_full(error, job.store):
+        error = full_disk(job.store)
     if isinstance(error, SuiteError):
         print(error, flush=True)
-        record = {
-            "where": error.where,
-            "what": error.what,
-            "expected": error.expected,
-            "remedy": error.remedy,
-            "exit_code": error.exit_code,
-        }
-    else:
-        traceback.print_exception(error)
-        record = {"traceback": "".join(traceback.format_exception(error)[-12:]), "exit_code": 1}
-    try:
-        (work / "error.json").write_text(json.dumps(record))
-    except OSError:
-        print("the error could not be written to the work folder", flush=True)
+        parts = {"where": error.where, "what": error.what, "expected": error.expected, "remedy": error.remedy}
+        return parts | {"exit_code": error.exit_code}
+    traceback.print_exception(error)
+    return {"traceback": "".join(traceback.format_exception(error)[-12:])}
+
+
+def disk_is_full(error: BaseException, folder: Path) -> bool:
+    """Libraries hide the system's error in their own: so the disk itself is asked, too."""
+    return (isinstance(error, OSError) and error.errno == errno.ENOSPC) or (
+        not isinstance(error, SuiteError) and folder.exists() and shutil.disk_usage(folder).free < _FULL_BYTES
+    )
+
+
+def full_disk(folder: Path) -> SuiteError:
+    return SuiteError(str(folder), "the disk is full", "free space", "free some and run again: finished cells are kept")
 
 
 def _redirect_output(path: Path) -> None:

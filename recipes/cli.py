@@ -145,3 +145,11 @@ def main() -> None:
     except SuiteError as error:
         Console(stderr=True).print(f"[red]error[/] {escape(str(error))}", soft_wrap=True, highlight=False)
         sys.exit(error.exit_code)
+    except OSError as error:
+        from recipes.cell import disk_is_full, full_disk
+
+        place = Path(error.filename or ".")
+        if not disk_is_full(error, place):
+            raise
+        Console(stderr=True).print(f"[red]error[/] {escape(str(full_disk(place)))}", soft_wrap=True, highlight=False)
+        sys.exit(1)

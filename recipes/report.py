@@ -62,12 +62,27 @@ def _tasks_of(role: str, models: list[MeasuredModel]) -> list[str]:
     return [task for task, items in models[0].tasks.items() if items.about["role"] == role]
 
 
+def _complete_arms(plan: Plan, models: list[MeasuredModel]) -> tuple[list[MeasuredModel], list[str]]:
+    """The models of arms that are measured at every seed, and the names of the other arms: half an arm would be compared as if
+    its seeds were all there are."""
+    evaluated = plan.recipe.evaluation.models if plan.recipe.evaluation else []
+    expected = {name: {plan.by_stage[EVALUATE + name, seed].digest for seed in plan.recipe.seeds} for name in evaluated}
+    unfinished = [name for name in evaluated if sum(m.stage == name for m in models) < len(expected[name])]
+    return [model for model in models if model.stage not in unfinished], unfinished
+
+
+def _contrasts(plan: Plan, unfinished: list[str]) -> list[tuple[str, str]]:
+    return [pair for pair in plan.recipe.comparison.contrasts if not set(pair) & set(unfinished)]
+
+
 def make_report(plan: Plan, store: Store, recipe_text: str, warnings: list[str]) -> Results:
     """Write results.json, items.parquet and report.html for what is finished."""
     from eval.report import build_report
 
     recipe = plan.recipe
-    models = list(measured_models(plan, store))
+    models, unfinished = _complete_arms(plan, list(measured_models(plan, store)))
+    if unfinished:
+        warnings = [*warnings, f"left out, since not every seed is finished: {', '.join(unfinished)}"]
     if not models or recipe.evaluation is None:
         raise RecipeError(recipe.name, "no evaluated model is finished", "at least one", f"align run {recipe.name}")
     folder = store.root / recipe.name / "report"
@@ -82,7 +97,7 @@ def make_report(plan: Plan, store: Store, recipe_text: str, warnings: list[str])
         models=models,
         target=_tasks_of("target", models),
         retained=_tasks_of("retained", models),
-        comparison=recipe.comparison,
+        comparison=recipe.comparison.model_copy(update={"contrasts": _contrasts(plan, unfinished)}),
         warnings=warnings,
     )
     return build_report(report, folder)

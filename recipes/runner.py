@@ -161,7 +161,6 @@ class _Executor:
         for running in [r for r in self.running if not r.process.is_alive()]:
             self.running.remove(running)
             running.process.join()
-            running.lifeline.close()
             if running.gpu is not None:
                 self.gpus.append(running.gpu)
             artifact = self.store.find(running.cell.digest)
@@ -170,6 +169,7 @@ class _Executor:
                 self.display.finished(running.cell, artifact)
             else:
                 self._fail(running)
+            running.lifeline.close()
 
     def _fail(self, running: Running) -> None:
         error = _read_error(running)
@@ -188,18 +188,17 @@ def _nothing() -> None:
 
 
 def _read_error(running: Running) -> SuiteError:
+    """What the cell said before its end, or what its exit code tells."""
     where, log = running.cell.label, running.work / "log.txt"
     try:
-        record = json.loads((running.work / "error.json").read_text())
-    except (OSError, ValueError):
+        record = running.lifeline.recv() if running.lifeline.poll() else None
+    except (EOFError, OSError):
+        record = None
+    if record is None:
         code = running.process.exitcode
         cause = "out of memory is the usual reason" if code == -9 else "the last lines of its log tell more"
-        return CellFailed(
-            where,
-            f"its process ended with code {code} and left no result; {cause}",
-            "",
-            f"see {log}; run again to resume",
-        )
+        what = f"its process ended with code {code} and left no result; {cause}"
+        return CellFailed(where, what, "", f"see {log}; run again to resume")
     if "traceback" in record:
         return CellFailed(where, f"an error in the suite or a library\n{record['traceback']}", "", f"full log: {log}")
     error = SuiteError(f"{where}: {record['where']}", record["what"], record["expected"], record["remedy"])

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from alignment.ppo.config import PPOConfig
-
 from alignment.core.artifact import Artifact
 from alignment.core.context import Context
 from alignment.gold import gold_scorer
+from alignment.ppo.config import PPOConfig
 
 
 def run_ppo(config: PPOConfig, inputs: Mapping[str, Artifact], context: Context) -> dict[str, Any]:
     """PPO against the reward model of `config.reward`; the gold scorer, if named, is only logged."""
-    from reward.scorer import RewardScorer
-
     from alignment.ppo import stage
+    from reward.scorer import RewardScorer
 
     scorer = RewardScorer(inputs["reward"].path)
     return stage.run(config, inputs, context, scorer=scorer, gold=gold_scorer(config.gold) if config.gold else None)

@@ -63,8 +63,7 @@ class Store:
         """
         work = self.partial(digest)
         shutil.rmtree(work / "scratch", ignore_errors=True)
-        for leftover in ("progress.json", "error.json"):
-            (work / leftover).unlink(missing_ok=True)
+        (work / "progress.json").unlink(missing_ok=True)
         files = {
             str(path.relative_to(work)): {"bytes": path.stat().st_size, "sha256": digest_file(path)}
             for path in sorted(work.rglob("*"))

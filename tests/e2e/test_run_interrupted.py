@@ -2,6 +2,7 @@
 
 import re
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -60,3 +61,28 @@ def test_rows_too_long_stop_their_stage_with_one_message_and_what_does_not_need_
     assert again.returncode == 0, again.stdout
     assert "4 cells, 2 done, 2 to do" in again.stdout
     assert "report.html" in again.stdout
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 800 KiB: enough to start, too small for two models."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=800k", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_full_disk_is_one_message_and_no_half_result(tmp_path, align, recipe, small_disk):
+    done = align("run", recipe(), "--store", small_disk / "runs", cwd=tmp_path)
+    assert done.returncode == 1, done.stdout
+    assert "the disk is full" in done.stdout
+    assert "finished cells are kept" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+    subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
+    again = align("run", recipe(), "--store", small_disk / "runs", cwd=tmp_path)
+    assert again.returncode == 0, again.stdout
+    assert align("show", "--verify", "--store", small_disk / "runs", cwd=tmp_path).returncode == 0
