@@ -141,6 +141,7 @@ def _summary(
         "dropped_empty": dropped["empty"],
         "mean_gold": _mean([answer.gold for answer in every]),
         "finished_share": _mean([answer.finished for answer in every]),
+        "tied_share": 1 - len(clear) / (len(train) + len(validation)),
         "label_gold_agreement": _mean([pair["chosen_gold"] > pair["rejected_gold"] for pair in clear]),
     }
 
