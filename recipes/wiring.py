@@ -16,5 +16,5 @@ def run_ppo(config: PPOConfig, inputs: Mapping[str, Artifact], context: Context)
     from alignment.ppo import stage
     from reward.scorer import RewardScorer
 
-    scorer = RewardScorer(inputs["reward"].path)
+    scorer = RewardScorer(inputs["reward"].path, config.precision)
     return stage.run(config, inputs, context, scorer=scorer, gold=gold_scorer(config.gold) if config.gold else None)

@@ -18,7 +18,7 @@ from alignment.models.encoding import Encoded
 from alignment.models.reward_model import load_reward_model, pooling_of
 
 NORMALISATION_FILE = "reward_normalisation.json"
-_BATCH_TOKENS = 8192
+_BATCH_TOKENS = {"cpu": 1024, "cuda": 16_384}  # on a CPU padding costs more than many small batches
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class Normalisation:
 class RewardScorer:
     """Normalised rewards of completions: PPO's scorer. The policy's token ids must be the reward model's."""
 
-    def __init__(self, path: str | Path, precision: Precision = "fp32", batch_tokens: int = _BATCH_TOKENS) -> None:
+    def __init__(self, path: str | Path, precision: Precision = "fp32", batch_tokens: int | None = None) -> None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = load_reward_model(path, precision).to(device)  # type: ignore[arg-type]
         self.normalisation = Normalisation.read(Path(path))
-        self._batch_tokens = batch_tokens
+        self._batch_tokens = batch_tokens or _BATCH_TOKENS[device]
 
     def __call__(self, completions: Sequence[Completion], rows: Sequence[Mapping[str, Any]] = ()) -> Tensor:
         """[B] float32 on the CPU. `rows`, the prompts' data rows, are not needed to read an answer."""
@@ -70,7 +70,7 @@ class RewardScorer:
 
 
 @torch.inference_mode()
-def raw_scores(model: Any, encoded: Sequence[Encoded], batch_tokens: int = _BATCH_TOKENS) -> Tensor:
+def raw_scores(model: Any, encoded: Sequence[Encoded], batch_tokens: int = _BATCH_TOKENS["cpu"]) -> Tensor:
     """[B] float32 on the CPU, in the order given: the head's output, not normalised. The model's mode is kept."""
     training = model.training
     model.eval()

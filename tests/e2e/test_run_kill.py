@@ -77,7 +77,12 @@ def check_whole(folder, align):
     assert "damaged" not in shown.stdout
     report = folder / "runs" / "test" / "tiny" / "report"
     results = json.loads((report / "results.json").read_text())
-    assert {(entry["id"], entry["seed"]) for entry in results["stages"]} >= {("sft", 0), ("sft", 1), ("ppo", 0), ("ppo", 1)}
+    assert {(entry["id"], entry["seed"]) for entry in results["stages"]} >= {
+        ("sft", 0),
+        ("sft", 1),
+        ("ppo", 0),
+        ("ppo", 1),
+    }
     assert (report / "report.html").stat().st_size > 10_000
     assert list((folder / "runs" / ".partial").glob("*")) == []
 

@@ -43,7 +43,7 @@ def test_the_recipe_s_minutes_scale_the_weights(cells, tmp_path):
 
 
 def test_measured_seconds_replace_the_recipe_s(cells, tmp_path):
-    base, sft, ppo, look = cells
+    _, sft, _, look = cells
     estimate = Estimate(Store(tmp_path), cells, jobs=2, expected_seconds=160)
     for seconds in (10, 30, 11):
         estimate.learn(sft, seconds)
