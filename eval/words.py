@@ -103,7 +103,7 @@ def _retained_clause(arm: ArmComparison, row: TaskComparison, from_base: bool, c
         case "retained", "small loss":
             text = f"forgot a little {more}of the old skills, less than the margin ({numbers})"
         case "retained", "gain":
-            text = f"got better at the old skills{'' if from_base else ' than ' + arm.reference} ({numbers})"
+            text = f"{'got better at' if from_base else 'kept more of'} the old skills ({numbers})"
         case "retained", _:
             text = f"{'kept' if from_base else 'forgot no more of'} the old skills ({numbers})"
         case "forgot", _:

@@ -137,7 +137,9 @@ def curves(models: Sequence[MeasuredModel], looks: Mapping[str, Arm]) -> list[tu
                 seed: [(row["step"], row[key]) for row in rows if _is_number(row.get(key))]
                 for seed, rows in runs.items()
             }
-            figures.append((f"{stage}: {key}", _curve({s: line for s, line in lines.items() if line}, looks[stage])))
+            curves = {seed: line for seed, line in lines.items() if len(line) > 1}  # a single point is no curve
+            if curves:
+                figures.append((f"{stage}: {key}", _curve(curves, looks[stage])))
     return figures
 
 
