@@ -17,13 +17,15 @@ STYLES = {"forgot": "bold red", "lost": "bold red", "gained": "green", "retained
 def verdict_table(arms: Sequence[ArmComparison]) -> Table:
     """Contrasts first, then each arm against its base: gain on the target, change on the retained tasks, verdict."""
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("comparison", max_width=24, overflow="fold")
+    names = [f"{arm.new} vs {arm.reference}" for arm in in_reading_order(arms)]
+    width = min(24, max(map(len, names), default=0))
+    table.add_column("comparison", min_width=width, max_width=width, overflow="fold")
     for title in ("target", "retained"):
         table.add_column(title, justify="right", no_wrap=True)
         table.add_column("95 % interval", justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    for arm in in_reading_order(arms):
-        cells: list[str | Text] = [f"{arm.new} vs {arm.reference}"]
+    table.add_column("verdict")  # the one column that may wrap in a narrow terminal
+    for name, arm in zip(names, in_reading_order(arms), strict=True):
+        cells: list[str | Text] = [name]
         for role in ("target", "retained"):
             cells += _numbers(arm.headline(role))
         table.add_row(*cells, _verdict(arm.headline("retained") or arm.headline("target")))
