@@ -94,4 +94,4 @@ def _numbers(row: TaskComparison | None) -> list[str | Text]:
 
 
 def _verdict(row: TaskComparison | None) -> Text:
-    return Text(str(row.verdict), STYLES.get(row.verdict.word, "")) if row else Text("–")
+    return Text(str(row.verdict).replace("\u00a0", " "), STYLES.get(row.verdict.word, "")) if row else Text("–")
