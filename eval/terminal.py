@@ -23,12 +23,14 @@ def verdict_table(arms: Sequence[ArmComparison]) -> Table:
     for title in ("target", "retained"):
         table.add_column(title, justify="right", no_wrap=True)
         table.add_column("95 % interval", justify="right", no_wrap=True)
-    table.add_column("verdict")  # the one column that may wrap in a narrow terminal
+    table.add_column("verdict", no_wrap=True)
     for name, arm in zip(names, in_reading_order(arms), strict=True):
         cells: list[str | Text] = [name]
         for role in ("target", "retained"):
             cells += _numbers(arm.headline(role))
-        table.add_row(*cells, _verdict(arm.headline("retained") or arm.headline("target")))
+        verdict = _verdict(arm.headline("retained") or arm.headline("target"))
+        verdict.plain = verdict.plain.replace(" (", "\n(")  # the note below, or 80 columns are too few
+        table.add_row(*cells, verdict)
     return table
 
 
@@ -94,4 +96,4 @@ def _numbers(row: TaskComparison | None) -> list[str | Text]:
 
 
 def _verdict(row: TaskComparison | None) -> Text:
-    return Text(str(row.verdict).replace("\u00a0", " "), STYLES.get(row.verdict.word, "")) if row else Text("–")
+    return Text(str(row.verdict), STYLES.get(row.verdict.word, "")) if row else Text("–")
