@@ -138,6 +138,11 @@ class ArmComparison:
         group = next((row for row in self.groups if row.role == role), None)
         return group or (rows[0] if len(rows) == 1 else None)
 
+    def shown(self, role: Role) -> TaskComparison | None:
+        """What a table of one line per comparison shows of a role: its headline, else the task that lost most."""
+        rows = [row for row in self.rows if row.role == role]
+        return self.headline(role) or min(rows, key=lambda row: row.gain, default=None)
+
     @property
     def scope_caption(self) -> str:
         if len(self.seeds) == 1:

@@ -27,8 +27,8 @@ def verdict_table(arms: Sequence[ArmComparison]) -> Table:
     for name, arm in zip(names, in_reading_order(arms), strict=True):
         cells: list[str | Text] = [name]
         for role in ("target", "retained"):
-            cells += _numbers(arm.headline(role))
-        verdict = _verdict(arm.headline("retained") or arm.headline("target"))
+            cells += _numbers(arm.shown(role))
+        verdict = _verdict(arm.shown("retained") or arm.shown("target"))
         verdict.plain = verdict.plain.replace(" (", "\n(")  # the note below, or 80 columns are too few
         table.add_row(*cells, verdict)
     return table
@@ -63,7 +63,7 @@ def print_results(results: Results, console: Console) -> None:
         console.print(line, markup=False, highlight=False)
     console.print()
     console.print(verdict_table(arms))
-    _print_notes(words.notes(arms, results.warnings), console)
+    _print_notes([*words.worst_notes(arms), *words.notes(arms, results.warnings)], console)
     scopes = dict.fromkeys(arm.scope_caption for arm in arms)
     console.print(f"\npoints = hundredths of the score; scope: {'; '.join(scopes)}", style="dim", highlight=False)
     console.print(f"report: {results.page}", soft_wrap=True, markup=False, highlight=False)

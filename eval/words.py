@@ -59,6 +59,19 @@ def basis(row: TaskComparison) -> str:
     return f"{count(row.n_seeds, 'seed')}, {count(len(row.tasks), 'task')}"
 
 
+def worst_notes(arms: Sequence[ArmComparison]) -> list[str]:
+    """For roles whose tasks cannot be averaged: that a table shows the worst of them, and how to read it."""
+    notes = {}
+    for arm in arms:
+        for role in ("target", "retained"):
+            row = arm.shown(role)
+            if row is not None and arm.headline(role) is None:
+                sense = "" if row.higher_is_better else ": more is worse"
+                tasks = ", ".join(other.task for other in arm.rows if other.role == role)
+                notes[f"{role}: of {tasks} the one that lost most, in {unit(row.metric)}{sense}"] = None
+    return list(notes)
+
+
 def sentence(arm: ArmComparison, from_base: bool = False) -> str:
     """One sentence: what `new` gained over `reference`, and what it forgot. from_base: the reference is where
     training began."""

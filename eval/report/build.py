@@ -123,12 +123,12 @@ def _with_marks(text: str, arms: Sequence[look.Arm]) -> Markup:
 
 def _verdict_rows(ordered: Sequence[ArmComparison], looks: dict[str, look.Arm]) -> list[dict[str, Any]]:
     headlines: dict[Role, list[TaskComparison]] = {
-        role: [row for arm in ordered if (row := arm.headline(role))] for role in ROLES
+        role: [row for arm in ordered if (row := arm.shown(role))] for role in ROLES
     }
     rows = []
     for arm in ordered:
-        cells = {role: _bar_cell(arm.headline(role), headlines[role], looks[arm.new]) for role in headlines}
-        judged = arm.headline("retained") or arm.headline("target")
+        cells = {role: _bar_cell(arm.shown(role), headlines[role], looks[arm.new]) for role in headlines}
+        judged = arm.shown("retained") or arm.shown("target")
         first = arm is ordered[0] or ("contrast" in arm.kinds) != ("contrast" in ordered[len(rows) - 1].kinds)
         rows.append(
             {"new": looks[arm.new].label(), "reference": looks[arm.reference].label(), "cells": cells, "judged": judged}
@@ -155,7 +155,7 @@ def _caption(ordered: Sequence[ArmComparison]) -> str:
             parts.append(
                 f"{role}: {size}" + (f" (on another scale, below: {', '.join(sorted(left_out))})" if left_out else "")
             )
-    basis = "; ".join(parts)
+    basis = "; ".join([*parts, *words.worst_notes(ordered)])
     scopes = dict.fromkeys(arm.scope_caption for arm in ordered)
     return f"{basis[:1].upper()}{basis[1:]}. Scope: {'; '.join(scopes)}."
 
