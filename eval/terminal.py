@@ -37,9 +37,12 @@ def verdict_table(arms: Sequence[ArmComparison]) -> Table:
 def task_table(arm: ArmComparison) -> Table:
     """Every task of one comparison, for `align compare`."""
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("task", max_width=24, overflow="fold")
-    for title in (arm.reference, arm.new, "change", "95 % interval", "p adj."):
-        table.add_column(title, justify="right", no_wrap=True, max_width=16)
+    width = min(20, max(len(words.task_name(row.task)) for row in (*arm.rows, *arm.groups)))
+    table.add_column("task", min_width=width, max_width=width, overflow="fold")
+    for title in (arm.reference, arm.new):
+        table.add_column(title, justify="right", min_width=5, max_width=12, overflow="fold")
+    for title in ("change", "95 % interval", "p adj."):
+        table.add_column(title, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for row in (*arm.rows, *arm.groups):
         table.add_row(

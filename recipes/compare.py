@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -39,7 +39,7 @@ def compare_two(
     from eval.terminal import print_comparison
 
     store = Store(root)
-    sides = [_side(name, store) for name in (a, b)]
+    sides = _with_short_names([_side(name, store) for name in (a, b)])
     if tasks:
         reference, new = _evaluate(sides, tasks, limit, store, out)
     else:
@@ -76,6 +76,16 @@ def _side(name: str, store: Store) -> Side:
             remedy,
         )
     return Side(name, models, evaluations)
+
+
+def _with_short_names(sides: Sequence[Side]) -> list[Side]:
+    """The last part of each name, as long as that tells them apart."""
+    short = [Path(side.name.removeprefix("hub:")).name for side in sides]
+    return (
+        [replace(side, name=name) for side, name in zip(sides, short, strict=True)]
+        if len(set(short)) == 2
+        else list(sides)
+    )
 
 
 def _finished(side: Side) -> list[MeasuredModel]:

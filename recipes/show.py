@@ -15,15 +15,16 @@ from alignment.core.store import Store, is_whole
 
 def show_store(root: Path, verify: bool, out: Console) -> int:
     """A line for each finished cell. Exit code 1 if `verify` finds damage."""
-    table = Table(
-        "result", "kind", "digest", "made", "seconds", "MiB", *(["sound"] if verify else []), box=None, pad_edge=False
-    )
+    table = Table(box=None, pad_edge=False)
+    table.add_column("result", overflow="fold")
+    for title in ("digest", "made", "seconds", "MiB", *(["sound"] if verify else [])):
+        table.add_column(title, no_wrap=True, justify="right" if title in ("seconds", "MiB") else "left")
     damaged = 0
     store = Store(root)
     for folder, manifest in store.manifests():
         size = sum(entry["bytes"] for entry in manifest["files"].values()) / 2**20
         made = time.strftime("%Y-%m-%d %H:%M", time.localtime(manifest["provenance"]["started"]))
-        row = [f"{manifest['recipe']}/{manifest['label']}", manifest["stage_kind"], manifest["digest"][:12], made]
+        row = [f"{manifest['recipe']}/{manifest['label']}", manifest["digest"][:12], made]
         row += [f"{manifest['provenance']['seconds']:.0f}", f"{size:.1f}"]
         if verify:
             sound = is_whole(folder, manifest, contents=True)
