@@ -55,7 +55,9 @@ def finish_report(plan: Plan, store: Store, text: str, out: Console) -> None:
     )
     from recipes.report import make_report
 
-    print_results(make_report(plan, store, text, []), out)
+    with out.status("building the report (a few seconds)"):
+        results = make_report(plan, store, text, [])
+    print_results(results, out)
 
 
 def _tell_errors(outcome: Outcome, out: Console) -> int:
