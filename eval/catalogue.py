@@ -88,7 +88,7 @@ def _load(name: str, config: EvaluateConfig, inputs: Mapping[str, Artifact], whe
     if name in config.tasks:
         return [text_task(name, config.tasks[name], inputs.get(f"tasks.{name}.data"))]
     manager, spec = _own_tasks(), name
-    if name.endswith(".yaml"):
+    if name.endswith((".yaml", ".yml")):
         spec = str(existing_path(name, where))
     elif name not in manager.task_index:
         manager = _all_tasks()

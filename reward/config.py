@@ -79,6 +79,12 @@ class RewardConfig(TrainingConfig):
         "None = all answers of the training pairs",
     )
 
+    @model_validator(mode="after")
+    def _consistent(self) -> RewardConfig:
+        if self.validation == self.data:
+            raise ValueError("validation equals data: hold out rows of their own, for example another split")
+        return self
+
 
 def _known_scorer(name: str | None) -> str | None:
     if name is not None and name not in gold.NAMES:

@@ -21,6 +21,7 @@ from alignment.models.load import load_tokenizer
 from reward.config import PreferencesConfig
 
 _BATCHES_A_CALL = 4
+_EXPONENT = 700  # math.exp overflows soon after; what is left of the probability is 1e-304
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def label_pairs(
 
 def first_better(first_gold: float, second_gold: float, slope: float) -> float:
     """P(the first answer is preferred) under Bradley and Terry (1952), with `slope` times gold as the strength."""
-    return 1 / (1 + math.exp(-slope * (first_gold - second_gold)))
+    return 1 / (1 + math.exp(min(-slope * (first_gold - second_gold), _EXPONENT)))
 
 
 def is_held_out(prompt: str | Sequence[Row], share: float) -> bool:

@@ -16,7 +16,7 @@ from trl.trainer.reward_trainer import RewardTrainer
 from alignment.core.artifact import Artifact
 from alignment.core.context import Context
 from alignment.data.rows import Row, load_rows
-from alignment.models.encoding import Encoded, encode_answer, encode_row, fit
+from alignment.models.encoding import Encoded, encode_answer, encode_row, fit, fitting_pairs
 from alignment.models.load import context_length, load_tokenizer, parameter_counts
 from alignment.models.reward_model import new_reward_model, separate_pad
 from alignment.models.training import LengthGrouped, find_checkpoint, report_callback, trainer_arguments
@@ -33,9 +33,9 @@ def run(config: RewardConfig, inputs: Mapping[str, Artifact], context: Context) 
     separate_pad(model, tokenizer)
     limit = min(length for length in (config.max_length, context_length(model), 1 << 30) if length)
     pairs = load_rows(config.data, inputs.get("data"), _PAIR, "data")
-    train = _encode_pairs(tokenizer, pairs, limit, "data")
+    pairs, train = _encode_pairs(tokenizer, pairs, limit, "data")
     held_out = load_rows(config.validation, inputs.get("validation"), _PAIR, "validation") if config.validation else []
-    validation = _encode_pairs(tokenizer, held_out, limit, "validation") if held_out else None
+    held_out, validation = _encode_pairs(tokenizer, held_out, limit, "validation") if held_out else ([], None)
     reference = _reference(config, inputs, tokenizer, limit, train)
 
     checkpoint = find_checkpoint(context)
@@ -95,18 +95,16 @@ def _trainer(
     return trainer
 
 
-def _encode_pairs(tokenizer: Any, rows: Sequence[Row], limit: int, where: str) -> tuple[list[Encoded], list[Encoded]]:
-    """The chosen and the rejected answers, each with its prompt."""
+def _encode_pairs(
+    tokenizer: Any, rows: Sequence[Row], limit: int, where: str
+) -> tuple[list[Row], tuple[list[Encoded], list[Encoded]]]:
+    """The rows that can be learned from, and their chosen and rejected answers, each with its prompt."""
     chosen, rejected = (
-        fit(
-            [encode_answer(tokenizer, row["prompt"], row[side], row.get(f"{side}_finished", True)) for row in rows],
-            limit,
-            "error",
-            f"{where}, {side}",
-        )
+        [encode_answer(tokenizer, row["prompt"], row[side], row.get(f"{side}_finished", True)) for row in rows]
         for side in ("chosen", "rejected")
     )
-    return chosen, rejected
+    kept = fitting_pairs(chosen, rejected, limit, (f"{where}, chosen", f"{where}, rejected"))
+    return [rows[i] for i in kept], ([chosen[i] for i in kept], [rejected[i] for i in kept])
 
 
 def _reference(

@@ -70,8 +70,30 @@ def fit(encoded: Sequence[Encoded], limit: int, on_long: Literal["error", "trunc
 
     Raises DataError that lists the rows that are too long, unless `on_long` says truncate.
     """
+    if on_long == "error":
+        _require_short(encoded, limit, where)
+    kept = [row for row in (row.cut(limit) for row in encoded) if row.counted]
+    if not kept:
+        raise _nothing_to_learn(where, limit)
+    return kept
+
+
+def fitting_pairs(first: Sequence[Encoded], second: Sequence[Encoded], limit: int, where: tuple[str, str]) -> list[int]:
+    """Positions of the pairs that have something to learn on both sides; the others are to be dropped whole.
+
+    where: the name of each side. Raises DataError that lists the rows that are longer than `limit` tokens.
+    """
+    for side, name in zip((first, second), where, strict=True):
+        _require_short(side, limit, name)
+    kept = [index for index, pair in enumerate(zip(first, second, strict=True)) if all(row.counted for row in pair)]
+    if not kept:
+        raise _nothing_to_learn(" or ".join(where), limit)
+    return kept
+
+
+def _require_short(encoded: Sequence[Encoded], limit: int, where: str) -> None:
     long = [number for number, row in enumerate(encoded, 1) if len(row.ids) > limit]
-    if long and on_long == "error":
+    if long:
         longest = max(len(row.ids) for row in encoded)
         raise DataError(
             where,
@@ -79,10 +101,10 @@ def fit(encoded: Sequence[Encoded], limit: int, on_long: Literal["error", "trunc
             "rows that fit max_length and the model's context",
             "shorten or split them, raise max_length, or set on_long: truncate where the stage has it",
         )
-    kept = [row for row in (row.cut(limit) for row in encoded) if row.counted]
-    if not kept:
-        raise DataError(where, f"no token to learn within {limit} tokens", "shorter prompts", "raise max_length")
-    return kept
+
+
+def _nothing_to_learn(where: str, limit: int) -> DataError:
+    return DataError(where, f"no token to learn within {limit} tokens", "shorter prompts", "raise max_length")
 
 
 def listed(numbers: Sequence[int]) -> str:

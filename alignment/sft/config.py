@@ -50,6 +50,8 @@ class SFTConfig(TrainingConfig):
             raise ValueError(f"give exactly one of steps, epochs, match_tokens (given: {', '.join(lengths) or 'none'})")
         if self.quantization is not None and self.peft is None:
             raise ValueError("quantised weights cannot be trained: add a peft block, or drop quantization")
+        if self.validation == self.data:
+            raise ValueError("validation equals data: hold out rows of their own, for example another split")
         if self.evaluate_every is not None and self.validation is None:
             raise ValueError("evaluate_every needs validation data")
         if self.early_stopping is not None and self.evaluate_every is None:

@@ -18,6 +18,7 @@ def test_label_noise_by_hand():
     assert first_better(0.6, 0.4, 10) == pytest.approx(math.e**2 / (1 + math.e**2))  # 0.881
     assert first_better(0.4, 0.6, 10) == pytest.approx(1 - 0.8807970779778823)
     assert first_better(0.0, 1.0, 4) == pytest.approx(0.01798620996)
+    assert first_better(0.0, 1.0, 1000) == pytest.approx(0) and first_better(1.0, 0.0, 1000) == 1
 
 
 def test_labels_follow_the_noise_and_swap_answers_with_their_gold():

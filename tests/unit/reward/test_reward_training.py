@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from alignment.core.artifact import Artifact
 from alignment.core.context import Context
@@ -102,7 +103,7 @@ def test_the_loss_on_two_pairs_by_hand_and_by_trl(tiny_folder, tmp_path):
     rows = [pairs(1)[0], {"prompt": "who", "chosen": " yes", "rejected": " no no the cow eats"}]
     for pooling in ("last", "mean"):
         model = new_reward_model(tiny_folder, pooling)
-        encoded = _encode_pairs(tokenizer, rows, 64, "data")
+        _, encoded = _encode_pairs(tokenizer, rows, 64, "data")
         trainer = _trainer(config, Context.at(tmp_path / pooling), model, tokenizer, encoded)
         batch = trainer.data_collator([trainer.train_dataset[n] for n in range(2)])
         margins = raw_scores(model, encoded[0]) - raw_scores(model, encoded[1])
@@ -138,9 +139,26 @@ def test_mean_pooling_reads_only_the_answer(tiny_folder, tmp_path):
 def test_answers_that_were_cut_off_have_no_end(tiny_folder):
     tokenizer = load_tokenizer(tiny_folder)
     row = {"prompt": "why", "chosen": " yes", "rejected": " no no", "rejected_finished": False}
-    chosen, rejected = _encode_pairs(tokenizer, [row], 64, "data")
+    _, (chosen, rejected) = _encode_pairs(tokenizer, [row], 64, "data")
     assert tokenizer.decode(chosen[0].ids) == "why yes <|end|>"
     assert tokenizer.decode(rejected[0].ids) == "why no no"
+
+
+def test_a_pair_with_one_empty_side_is_dropped_whole(tiny_folder):
+    tokenizer = load_tokenizer(tiny_folder)
+    empty = {"prompt": "why", "chosen": "", "rejected": " no", "chosen_finished": False}
+    rows = [pairs(1)[0], empty, {"prompt": "who", "chosen": " yes", "rejected": " big"}]
+    kept, (chosen, rejected) = _encode_pairs(tokenizer, rows, 64, "data")
+    assert kept == [rows[0], rows[2]]
+    assert [tokenizer.decode(side[1].ids) for side in (chosen, rejected)] == ["who yes <|end|>", "who big <|end|>"]
+    with pytest.raises(DataError, match="no token to learn"):
+        _encode_pairs(tokenizer, [empty], 64, "data")
+
+
+def test_validation_on_the_training_rows_is_refused():
+    data = {"path": "rows.jsonl"}
+    with pytest.raises(ValidationError, match="validation equals data"):
+        RewardConfig.model_validate({"model": {"path": "m"}, "data": data, "validation": data})
 
 
 def test_pairs_beyond_the_context_stop_the_run(tiny_folder, tmp_path):

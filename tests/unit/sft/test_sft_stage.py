@@ -50,7 +50,8 @@ def test_loss_is_that_of_the_answers_with_their_ends_whatever_the_batch(tiny_fol
     """Also proves that packed rows do not see each other."""
     expected, count = answer_loss(load_causal_lm(tiny_folder).eval(), load_tokenizer(tiny_folder), ROWS)
     assert count == sum(TOKENS)
-    data = {"path": str(tmp_path / "rows.jsonl")}
+    write_rows(ROWS, tmp_path / "same.jsonl")
+    data = {"path": str(tmp_path / "same.jsonl")}
     summary = sft(tiny_folder, tmp_path, steps=1, learning_rate=1e-12, packing=packing, validation=data)
     assert summary["train_loss"] == pytest.approx(expected, abs=1e-5)
     assert summary["validation_loss"] == pytest.approx(expected, abs=1e-5)
@@ -115,7 +116,8 @@ def test_early_stopping_keeps_the_weights_with_the_lowest_validation_loss(tiny_f
 @pytest.mark.parametrize("bits", [None, 4, 8])
 def test_adapters_are_trained_in_fp32_and_merged(tiny_folder, tmp_path, bits):
     quantization = {"quantization": {"bits": bits}} if bits else {}
-    data = {"path": str(tmp_path / "rows.jsonl")}
+    write_rows(ROWS, tmp_path / "same.jsonl")
+    data = {"path": str(tmp_path / "same.jsonl")}
     settings = {"steps": 30, "learning_rate": 2e-2, "validation": data, "evaluate_every": 10}
     summary = sft(tiny_folder, tmp_path, peft={"r": 4}, **settings, **quantization)
     assert summary["trainable_parameters"] == 2 * (4 * 4 * 128 + 3 * 4 * 192)
@@ -156,6 +158,7 @@ def test_rows_of_another_format_are_named(tiny_folder, tmp_path):
         ({"steps": 1, "epochs": 1}, "exactly one of steps, epochs, match_tokens"),
         ({"steps": 1, "quantization": {"bits": 4}}, "add a peft block"),
         ({"steps": 1, "evaluate_every": 5}, "needs validation"),
+        ({"steps": 1, "validation": {"path": "d"}}, "validation equals data"),
         ({"steps": 1, "validation": {"path": "x"}, "early_stopping": {}}, "needs validation data and evaluate_every"),
     ],
 )
