@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import yaml
 from filelock import FileLock, Timeout
 
 from alignment.core.artifact import Artifact
@@ -28,6 +29,7 @@ from alignment.core.store import Store
 from recipes.stages import KINDS, run_function
 
 _FULL_BYTES = 64 * 1024
+_MESSAGE = 8_000  # characters: a pipe holds 64 KiB, and the runner reads it only after this process has ended
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Job:
     digest: str
     inputs: Mapping[str, Artifact]
     threads: int
-    gpu: int | None = None
+    gpu: str | None = None
 
 
 def execute(job: Job, lifeline: Connection) -> None:
@@ -60,7 +62,12 @@ def execute(job: Job, lifeline: Connection) -> None:
                 _redirect_output(work / "log.txt")
                 _make(job, store, work)
     except BaseException as error:  # whatever it is, the cell has no result
-        lifeline.send(_describe(error, job))
+        lifeline.send(
+            {
+                key: value[-_MESSAGE:] if isinstance(value, str) else value
+                for key, value in _describe(error, job).items()
+            }
+        )
         code = 1
     sys.stdout.flush()
     os._exit(code)  # the work is on disk: nothing that a library does at exit may delay or fail it
@@ -68,9 +75,9 @@ def execute(job: Job, lifeline: Connection) -> None:
 
 def _make(job: Job, store: Store, work: Path) -> None:
     started = time.time()
-    (work / "config.json").write_text(json.dumps(job.identity["config"], indent=1))
+    (work / "config.yaml").write_text(yaml.safe_dump(job.identity["config"], sort_keys=False))
     if job.gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(job.gpu)
+        os.environ["CUDA_VISIBLE_DEVICES"] = job.gpu
     import torch
 
     torch.set_num_threads(job.threads)

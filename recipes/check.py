@@ -54,6 +54,7 @@ def _check_evaluation(block: Evaluation) -> list[CheckedData]:
             )
         if task.data.stage is None:
             checked.append(_check_rows(task.data, _TASK_ROWS[task.metric], f"{where}.data"))
+    _check_roles(block)
     for role in ("target", "retained"):
         for name in getattr(block, role):
             known = own_task_names() | set(block.tasks)
@@ -71,8 +72,29 @@ def _check_evaluation(block: Evaluation) -> list[CheckedData]:
     return checked
 
 
+def _check_roles(block: Evaluation) -> None:
+    """Each task has one role, and each of the recipe's own tasks has one at all."""
+    names = [*block.target, *block.retained]
+    if not names:
+        raise RecipeError(
+            "evaluation", "no tasks", "names under `target:` or `retained:`", "name what is to be measured"
+        )
+    for name in names:
+        if names.count(name) > 1:
+            raise RecipeError("evaluation", f"task {name!r} is named twice", "each task once, in one role", "drop one")
+    for name in block.tasks:
+        if name not in names:
+            what = f"task {name!r} is declared but not measured"
+            raise RecipeError(
+                f"evaluation.tasks.{name}", what, "its name under `target:` or `retained:`", "name it there"
+            )
+
+
 def _check_contrasts(recipe: Recipe, block: Evaluation) -> None:
     for index, pair in enumerate(recipe.comparison.contrasts):
+        if pair[0] == pair[1]:
+            where = f"comparison.contrasts.{index}"
+            raise RecipeError(where, f"{pair[0]!r} against itself", "two different models", "correct one of them")
         for name in pair:
             if name not in block.models:
                 raise RecipeError(

@@ -132,9 +132,10 @@ def compare(
 
 
 def _externals(store: Path):
+    from alignment.core.store import Store
     from recipes.external import Externals
 
-    return Externals(store / ".digests.json")
+    return Externals(Store(store).root / ".digests.json")
 
 
 def main() -> None:

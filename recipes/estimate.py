@@ -24,7 +24,7 @@ class Estimate:
         for _, manifest in store.manifests():
             self.by_stage.setdefault(manifest["stage"], []).append(manifest["provenance"]["seconds"])
         weights = sum(KINDS[cell.config.kind].weight for cell in cells) / jobs
-        self.per_weight = expected_seconds / weights if expected_seconds else None
+        self.per_weight = expected_seconds / weights if expected_seconds and weights else None
 
     def learn(self, cell: Cell, seconds: float) -> None:
         self.by_stage.setdefault(cell.stage, []).append(seconds)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from alignment.core.artifact import Artifact, digest_file, digest_of
 from alignment.core.config import DataRef, ModelRef
@@ -13,6 +16,7 @@ from alignment.core.store import write_atomically
 from alignment.data.rows import existing_path, resolve_paths
 
 _MODEL_FILES: list[str] = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 
 
 class Externals:
@@ -24,9 +28,10 @@ class Externals:
         self._resolved: dict[str, tuple[Artifact | None, dict[str, Any]]] = {}
         if memory is not None and memory.exists():
             try:
-                self._known = json.loads(memory.read_text())
-            except ValueError:
-                self._known = {}
+                known = json.loads(memory.read_text())
+            except (OSError, ValueError):
+                known = None
+            self._known = known if isinstance(known, dict) else {}
 
     def model(self, reference: ModelRef, where: str) -> Artifact:
         """Where a model from outside lies. Raises ModelError if it is not to be had."""
@@ -34,9 +39,13 @@ class Externals:
         assert artifact is not None
         return artifact
 
-    def file_digest(self, name: str, where: str) -> str:
-        """sha256 of a file. Raises DataError if it is not there."""
-        return self._digest(existing_path(name, where))
+    def task_file_digest(self, name: str, where: str) -> str:
+        """What identifies a user's task file: everything in its folder, which it may include or call, and the data files that it
+        names. Raises DataError if one is not there."""
+        path = existing_path(name, where)
+        around = [p for p in path.parent.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+        data = [existing_path(file, f"{where}: {path.name}") for file in _data_files(path)]
+        return digest_of({str(p): self._digest(p) for p in sorted({*around, *data})})
 
     def resolve(self, reference: ModelRef | DataRef, where: str) -> tuple[Artifact | None, dict[str, Any]]:
         """(where it lies, what identifies it). Raises ModelError or DataError if it is not to be had."""
@@ -60,6 +69,7 @@ class Externals:
                 )
         else:
             folder = hub_snapshot(reference, where)
+        _require_model_files(folder, where)
         files = sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern)})
         digest = digest_of({path.name: self._digest(path) for path in files})
         return Artifact("model", digest, folder), {"model": digest}
@@ -70,13 +80,14 @@ class Externals:
 
             return None, {"lab": reference.lab, "lab_version": LAB_VERSION}
         if reference.path is not None:
-            digests = [self._digest(path) for path in resolve_paths(reference, where)]
-            return None, {"files": digests}
-        return None, {"hub": reference.hub, "revision": hub_revision(reference, where)}
+            # the suffix says how the bytes are read
+            return None, {"files": [[path.suffix, self._digest(path)] for path in resolve_paths(reference, where)]}
+        revision = hub_revision(reference, where)
+        return Artifact("dataset", revision, Path()), {"hub": reference.hub, "revision": revision}
 
     def _digest(self, path: Path) -> str:
         status = path.stat()
-        key = f"{path.absolute()}|{status.st_size}|{status.st_mtime_ns}"
+        key = f"{path.absolute()}|{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}|{status.st_ino}"
         if key not in self._known:
             self._known[key] = digest_file(path)
             if self._memory is not None:
@@ -85,21 +96,57 @@ class Externals:
         return self._known[key]
 
 
+def _require_model_files(folder: Path, where: str) -> None:
+    """Weights and a tokenizer are there: found out now, not when a stage loads them."""
+    if not list(folder.glob("*.safetensors")):
+        remedy = "fetch the whole model, or convert its weights"
+        raise ModelError(where, f"{folder} has no *.safetensors", "weights in safetensors format", remedy)
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        expected = f"one of {', '.join(_TOKENIZER_FILES)}"
+        raise ModelError(where, f"{folder} has no tokenizer", expected, "save the tokenizer beside the model")
+
+
+class _TaskLoader(yaml.SafeLoader):
+    """Reads lm-eval's task files; their `!function` tags are left out."""
+
+
+_TaskLoader.add_multi_constructor("!", lambda loader, suffix, node: None)
+
+
+def _data_files(task_file: Path) -> Iterator[str]:
+    """Local files under a task's `dataset_kwargs.data_files`; lm-eval reads them relative to the working directory."""
+    try:
+        task = yaml.load(task_file.read_text(), _TaskLoader)
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return  # lm-eval says what is wrong with it
+    kwargs = task.get("dataset_kwargs") if isinstance(task, dict) else None
+    named = kwargs.get("data_files") if isinstance(kwargs, dict) else None
+    for entry in named.values() if isinstance(named, dict) else [named]:
+        for file in entry if isinstance(entry, list) else [entry]:
+            if isinstance(file, str) and "://" not in file:
+                yield file
+
+
 def hub_snapshot(reference: ModelRef, where: str) -> Path:
     """The local folder of a hub model: from the cache, or downloaded. Raises ModelError if it cannot be had."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     assert reference.hub is not None
+
+    def snapshot(local: bool) -> Path:
+        name = reference.hub or ""
+        options = {"revision": reference.revision, "allow_patterns": _MODEL_FILES, "local_files_only": local}
+        return Path(snapshot_download(name, **options))
+
     try:
         try:
-            return Path(
-                snapshot_download(
-                    reference.hub, revision=reference.revision, allow_patterns=_MODEL_FILES, local_files_only=True
-                )
-            )
+            folder = snapshot(local=True)
+            if list(folder.glob("*.safetensors")):
+                return folder  # a cached snapshot may hold a part of the model only
         except LocalEntryNotFoundError:
-            return Path(snapshot_download(reference.hub, revision=reference.revision, allow_patterns=_MODEL_FILES))
+            pass
+        return snapshot(local=False)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(

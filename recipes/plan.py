@@ -121,7 +121,7 @@ def _make_cell(
                 inputs[role] = artifact
             _put(resolved, role, identity)
     if isinstance(config, EvaluateConfig):
-        resolved["task_files"] = [externals.file_digest(name, _place(name)) for name in config.task_files()]
+        resolved["task_files"] = [externals.task_file_digest(name, _place(name)) for name in config.task_files()]
     varies = config.seed is None or any(isinstance(c, Cell) and c.recipe_seed is not None for c in inputs.values())
     cell_seed = seed if config.seed is None else config.seed
     identity = {"kind": config.kind, "stage_version": kind.version, "seed": cell_seed, "config": resolved}
@@ -175,6 +175,7 @@ def _ordered(stages: dict[str, StageConfig]) -> list[str]:
                     f"one of {', '.join(known) or 'none'}",
                     "correct the name or add the stage",
                 )
+            _check_makes(f"{_place(name)}.{role}", role, needed, stages[needed])
             visit(needed)
         path.pop()
         order.append(name)
@@ -182,6 +183,20 @@ def _ordered(stages: dict[str, StageConfig]) -> list[str]:
     for name in stages:
         visit(name)
     return order
+
+
+def _check_makes(where: str, role: str, needed: str, source: StageConfig) -> None:
+    """A reference names a stage that makes what its role needs. Raises RecipeError."""
+    made, last = KINDS[source.kind].makes, role.rpartition(".")[2]
+    expected = {"reward": "reward_model", "model": "model", "match_tokens": "model"}.get(last, "dataset")
+    if made != expected:
+        kinds = ", ".join(kind for kind, spec in KINDS.items() if spec.makes == expected)
+        what = f"stage {needed!r} makes a {made.replace('_', ' ')}"
+        raise RecipeError(where, what, f"a {expected.replace('_', ' ')}: a stage of kind {kinds}", "name another stage")
+    if last == "match_tokens" and source.kind not in ("sft", "ppo"):
+        raise RecipeError(
+            where, f"stage {needed!r} counts no trained tokens", "a stage of kind sft or ppo", "name another stage"
+        )
 
 
 def _place(stage: str) -> str:

@@ -25,10 +25,10 @@ def run_recipe(
     """Returns the exit code."""
     started = time.time()
     recipe, text = load_recipe(name, overrides)
-    plan = make_plan(recipe, Externals(folder / ".digests.json"))
+    store = Store(folder)
+    plan = make_plan(recipe, Externals(store.root / ".digests.json"))
     check_recipe(recipe)
     _check_only(only, plan)
-    store = Store(folder)
     cells = plan.only(list(only)) if only else plan.cells
     jobs = jobs or default_jobs()
     missing = [cell for cell in cells if not store.find(cell.digest)]

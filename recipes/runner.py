@@ -46,7 +46,7 @@ class Running:
     lifeline: Any  # our end of a pipe: when it closes, the child ends
     work: Path
     started: float
-    gpu: int | None
+    gpu: str | None
 
     def progress(self) -> dict[str, Any]:
         """What the cell last said of itself; empty before its first word."""
@@ -68,19 +68,23 @@ class Outcome:
 
 def default_jobs() -> int:
     """As many cells at once as cores and memory carry; on a GPU machine one per GPU."""
-    return gpu_count() or max(1, min(cores(), int(memory_gib() // _GIB_PER_CELL)))
+    return len(visible_gpus()) or max(1, min(cores(), int(memory_gib() // _GIB_PER_CELL)))
 
 
-def gpu_count() -> int:
-    """NVIDIA GPUs of this machine, without importing torch (the runner itself never touches a device)."""
-    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+def visible_gpus() -> list[str]:
+    """The GPUs that this run may use: CUDA_VISIBLE_DEVICES where it is set, else all of the machine. Without importing torch:
+    the runner itself never touches a device."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [name.strip() for name in chosen.split(",") if name.strip() and name.strip() != "-1"]
+    return [str(index) for index, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
 
 
 def run_cells(cells: Sequence[Cell], store: Store, recipe: str, display: Display, jobs: int) -> Outcome:
     """Make every cell that the store lacks, inputs first. Failures are in the outcome; KeyboardInterrupt stops all children."""
     outcome = Outcome()
     for cell in cells:
-        artifact = store.find(cell.digest) or store.recover(cell.digest)
+        artifact = store.find(cell.digest)
         if artifact:
             outcome.artifacts[cell.digest] = artifact
     outcome.cached = len(outcome.artifacts)
@@ -97,9 +101,9 @@ class _Executor:
         self, store: Store, recipe: str, display: Display, jobs: int, outcome: Outcome, waiting: list[Cell]
     ) -> None:
         self.store, self.recipe, self.display, self.outcome = store, recipe, display, outcome
-        self.gpus = list(range(gpu_count()))
-        self.jobs = jobs
-        self.threads = max(1, cores() // jobs)
+        self.gpus = visible_gpus()
+        self.jobs = min(jobs, len(self.gpus)) if self.gpus else jobs
+        self.threads = max(1, cores() // self.jobs)
         self.waiting = sorted(waiting, key=_chain_weights(waiting).__getitem__, reverse=True)
         self.running: list[Running] = []
         self.context = multiprocessing.get_context("forkserver")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,19 @@ from eval.config import Comparison, Evaluation
 from recipes.stages import KINDS
 
 SHIPPED = Path(__file__).parent
+_STAGE_NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
+
+
+class _Loader(yaml.SafeLoader):
+    """A key that stands twice in one block is a mistake, not an override."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 class Recipe(Config):
@@ -36,6 +50,8 @@ class Recipe(Config):
     def _distinct(cls, seeds: list[int]) -> list[int]:
         if len(set(seeds)) != len(seeds):
             raise ValueError("each seed once")
+        if min(seeds) < 0:
+            raise ValueError("seeds of 0 or more")
         return seeds
 
 
@@ -45,9 +61,11 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> tuple[Recipe, str]:
     Raises RecipeError, naming file and key, for anything that does not fit.
     """
     path = find_recipe(name)
-    text = path.read_text()
     try:
-        raw = yaml.safe_load(text)
+        text = path.read_text(encoding="utf-8")
+        raw = yaml.load(text, _Loader)
+    except UnicodeDecodeError as error:
+        raise RecipeError(name, f"not UTF-8 at byte {error.start}", "a YAML file", "convert the file") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{name}, line {mark.line + 1}" if mark else name
@@ -69,6 +87,10 @@ def parse_recipe(raw: dict[str, Any], where: str) -> Recipe:
         raise RecipeError(
             f"{where}: stages", "not a mapping", "stage names with their settings", "indent the stages by name"
         )
+    for name in stages:
+        if not re.fullmatch(_STAGE_NAME, str(name)):
+            expected = "letters, digits, '.', '_' and '-', the first no dot"
+            raise RecipeError(f"{where}: stages", f"{str(name)!r} is no name for a stage", expected, "rename it")
     parsed = {str(name): _parse_stage(name, block, where) for name, block in stages.items()}
     recipe = _validate(Recipe, raw, where)
     return recipe.model_copy(update={"stages": parsed})
@@ -94,7 +116,7 @@ def _parse_stage(name: object, block: Any, where: str) -> StageConfig:
     if not isinstance(block, dict) or "kind" not in block:
         raise RecipeError(place, "has no kind", f"kind: one of {', '.join(KINDS)}", "add the line `kind: ...`")
     kind = block["kind"]
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         close = difflib.get_close_matches(str(kind), KINDS, n=1)
         remedy = f"did you mean {close[0]}?" if close else "correct the kind"
         raise RecipeError(f"{place}.kind", f"unknown kind {kind!r}", f"one of {', '.join(KINDS)}", remedy)
@@ -158,4 +180,9 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
             )
     if parents[:1] == ["stages"] and len(parents) > 1 and "kind" not in raw["stages"].get(parents[1], {}):
         raise RecipeError(where, f"the recipe has no stage {parents[1]!r}", "the name of a stage", "correct the name")
-    block[last] = yaml.safe_load(value)
+    try:
+        block[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise RecipeError(
+            where, f"{value!r} is not a YAML value", "for example 0.2, true or [0, 1]", "quote it"
+        ) from None

@@ -30,7 +30,10 @@ class StageKind:
         return load(self.config)
 
 
-_MODELS = ("alignment/models",)
+# read by every stage: how rows become tokens, which seeds follow from which
+_BASE = ("alignment/data", "alignment/core/context.py")
+_MODELS = ("alignment/models", *_BASE)
+_GOLD = ("alignment/gold.py", "alignment/lab/service.py", "alignment/lab/world.py")
 _GENERATION = ("alignment/generation",)
 _LAB = ("alignment/lab/data.py", "alignment/lab/service.py", "alignment/lab/skills.py", "alignment/lab/world.py")
 
@@ -49,7 +52,7 @@ KINDS: dict[str, StageKind] = {
         run="alignment.lab.stage:run",
         makes="model",
         version=1,
-        sources=("alignment/lab",),
+        sources=("alignment/lab", "alignment/core/context.py"),
         weight=8,
         fields={},
     ),
@@ -70,7 +73,7 @@ KINDS: dict[str, StageKind] = {
         run="reward.excerpts:run",
         makes="dataset",
         version=1,
-        sources=("reward/excerpts.py", "alignment/gold.py"),
+        sources=("reward/excerpts.py", *_GOLD, *_MODELS),
         weight=0.5,
         fields={"data": (("text",),)},
     ),
@@ -79,7 +82,7 @@ KINDS: dict[str, StageKind] = {
         run="reward.preferences:run",
         makes="dataset",
         version=1,
-        sources=("reward/preferences.py", "alignment/gold.py", *_GENERATION, *_MODELS),
+        sources=("reward/preferences.py", *_GOLD, *_GENERATION, *_MODELS),
         weight=1.5,
         fields={"prompts": (("prompt",),)},
     ),
@@ -114,6 +117,7 @@ KINDS: dict[str, StageKind] = {
             "eval/scores.py",
             "eval/items.py",
             "eval/tasks",
+            "alignment/gold.py",
             *_LAB,
             *_MODELS,
         ),

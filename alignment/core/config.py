@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class ModelRef(Config):
@@ -69,6 +69,12 @@ class PretrainedConfig(StageConfig):
 
     kind: Literal["pretrained"] = "pretrained"
     model: ModelRef
+
+    @model_validator(mode="after")
+    def _from_outside(self) -> PretrainedConfig:
+        if self.model.stage is not None:
+            raise ValueError("a pretrained model comes from outside: give path or hub")
+        return self
 
 
 Precision = Literal["fp32", "bf16"]

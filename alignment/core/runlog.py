@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+from alignment.core.store import write_atomically
+
 
 class RunLog:
     def __init__(self, folder: Path) -> None:
@@ -29,7 +31,7 @@ class RunLog:
         if not self._metrics.exists():
             return
         kept = [line for line in self._metrics.read_text().splitlines() if _step_of(line) <= step]
-        self._metrics.write_text("".join(line + "\n" for line in kept))
+        write_atomically(self._metrics, "".join(line + "\n" for line in kept))
 
 
 def _step_of(line: str) -> float:

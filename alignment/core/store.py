@@ -20,6 +20,7 @@ from typing import Any
 from filelock import FileLock
 
 from alignment.core.artifact import Artifact, digest_file
+from alignment.core.errors import RecipeError
 
 MANIFEST = "manifest.json"
 _SCHEMA = 1
@@ -28,6 +29,8 @@ _SCHEMA = 1
 class Store:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
+        if root.exists() and not root.is_dir():
+            raise RecipeError(f"--store {root}", "is a file", "a folder, or a name for a new one", "name another place")
 
     def find(self, digest: str) -> Artifact | None:
         """The finished artifact of that digest, wherever in the store it lies."""
@@ -76,7 +79,8 @@ class Store:
         return self._move(work, manifest)
 
     def recover(self, digest: str) -> Artifact | None:
-        """Complete a cell whose process died between writing the manifest and moving the folder."""
+        """Complete a cell whose process died between writing the manifest and moving the folder. Needs the claim: without it,
+        another process may be moving the same folder."""
         work = self.partial(digest)
         manifest = read_manifest(work)
         return self._move(work, manifest) if manifest and is_whole(work, manifest) else None
@@ -84,8 +88,12 @@ class Store:
     def _move(self, work: Path, manifest: dict[str, Any]) -> Artifact:
         target = self.root / manifest["recipe"] / f"{manifest['label']}-{manifest['digest'][:12]}"
         target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists():  # damaged, else `find` had found it
-            shutil.rmtree(target)
+        if target.exists():
+            found = read_manifest(target)
+            if found and found["digest"] == manifest["digest"] and is_whole(target, found):
+                shutil.rmtree(work)
+                return to_artifact(target, found)
+            shutil.rmtree(target)  # damaged
         os.replace(work, target)
         _sync(target.parent)
         return to_artifact(target, manifest)
@@ -105,7 +113,8 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         manifest = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError):
         return None
-    return manifest if isinstance(manifest, dict) and manifest.get("schema") == _SCHEMA else None
+    ours = isinstance(manifest, dict) and manifest.get("schema") == _SCHEMA and {"digest", "files"} <= manifest.keys()
+    return manifest if ours else None
 
 
 def is_whole(folder: Path, manifest: Mapping[str, Any], contents: bool = False) -> bool:
@@ -132,7 +141,7 @@ def to_artifact(folder: Path, manifest: Mapping[str, Any]) -> Artifact:
 
 def write_atomically(path: Path, text: str) -> None:
     """All of `text` or nothing, also when the machine stops."""
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # its own: two processes may write the same file
     with temporary.open("w") as file:
         file.write(text)
         file.flush()

@@ -24,7 +24,8 @@ def load_rows(
 ) -> list[Row]:
     """All rows that `ref` names, each checked to hold every one of `fields` as non-empty text or messages.
 
-    artifact: the data set when `ref.stage` is set. where: what error messages call this reference, e.g. `stages.sft.data`.
+    artifact: the data set when `ref.stage` is set; for a hub reference its digest is the resolved commit.
+    where: what error messages call this reference, e.g. `stages.sft.data`.
     Raises DataError for a missing, empty or malformed source.
     """
     if ref.stage is not None:
@@ -42,7 +43,7 @@ def load_rows(
         numbered = list(enumerate(lab.rows(ref.lab, ref.split or "train"), 1))
         source = f"lab:{ref.lab}"
     elif ref.hub is not None:
-        numbered = list(enumerate(_read_hub(ref, where), 1))
+        numbered = list(enumerate(_read_hub(ref, where, artifact.digest if artifact else ref.revision), 1))
         source = f"hub:{ref.hub}"
     else:
         numbered = [pair for path in resolve_paths(ref, where) for pair in _read_file(path, where)]
@@ -61,7 +62,11 @@ def load_rows(
 def resolve_paths(ref: DataRef, where: str) -> list[Path]:
     """The files of a `path` reference, environment variables filled in. Raises DataError if one is missing."""
     names = [ref.path] if isinstance(ref.path, str) else list(ref.path or [])
-    return [existing_path(name, where) for name in names]
+    paths = [existing_path(name, where) for name in names]
+    for path in paths:
+        if not path.is_file():
+            raise DataError(where, f"{path} is a folder", "a file, or a list of files", "name the files")
+    return paths
 
 
 def existing_path(name: str, where: str) -> Path:
@@ -120,7 +125,10 @@ def _read_file(path: Path, where: str) -> Iterator[tuple[int, Row]]:
     if path.suffix == ".parquet":
         import pyarrow.parquet
 
-        yield from enumerate(pyarrow.parquet.read_table(path).to_pylist(), 1)
+        try:
+            yield from enumerate(pyarrow.parquet.read_table(path).to_pylist(), 1)
+        except pyarrow.ArrowException as error:
+            raise DataError(where, f"{path}: {error}", "a whole Parquet file", "write it again") from None
         return
     try:
         text = path.read_text(encoding="utf-8")
@@ -166,11 +174,11 @@ def _parse_json_array(text: str, path: Path, where: str) -> list[Row]:
     return rows
 
 
-def _read_hub(ref: DataRef, where: str) -> list[Row]:
+def _read_hub(ref: DataRef, where: str, revision: str | None) -> list[Row]:
     import datasets
 
     try:
-        return datasets.load_dataset(ref.hub, revision=ref.revision, split=ref.split or "train").to_list()  # type: ignore[union-attr]
+        return datasets.load_dataset(ref.hub, revision=revision, split=ref.split or "train").to_list()  # type: ignore[union-attr]
     except (FileNotFoundError, ConnectionError, OSError, ValueError) as error:
         raise DataError(
             where,
@@ -190,7 +198,13 @@ def _require_fields(numbered: Sequence[tuple[int, Row]], fields: Sequence[str], 
                 bad.append(
                     f"line {number}: field {field!r} is {'empty' if not row[field] else type(row[field]).__name__}"
                 )
+            elif isinstance(row[field], list) and not all(_is_message(message) for message in row[field]):
+                bad.append(f"line {number}: field {field!r} holds what is no message with role and content")
     _raise_bad(bad, source, where, f"each row to hold {', '.join(fields)}")
+
+
+def _is_message(value: object) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("role"), str) and isinstance(value.get("content"), str)
 
 
 def _raise_bad(bad: Sequence[str], source: object, where: str, expected: str) -> None:

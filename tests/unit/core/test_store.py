@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import time
 
 import pytest
@@ -88,6 +89,23 @@ def test_a_death_between_manifest_and_move_loses_nothing(tmp_path):
     assert store.find(made.digest) is None
     assert store.recover(made.digest) == made
     assert store.find(made.digest) == made
+
+
+def test_recovering_what_another_process_has_just_moved_keeps_the_result(tmp_path):
+    """Two runs both saw the manifest in the work folder; the slower one must not delete what the faster one moved."""
+    store = Store(tmp_path)
+    made = make(store, "sft-seed0")
+    shutil.copytree(made.path, store.partial(made.digest))
+    assert store.recover(made.digest) == made
+    assert store.find(made.digest) == made
+    assert not store.partial(made.digest).exists()
+
+
+@pytest.mark.parametrize("foreign", [{"schema": 1}, {"schema": 1, "digest": "x"}])
+def test_a_manifest_of_something_else_is_no_result(tmp_path, foreign):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "manifest.json").write_text(json.dumps(foreign))
+    assert list(Store(tmp_path).manifests()) == []
 
 
 def test_damage_in_one_result_leaves_the_others(tmp_path):

@@ -66,6 +66,29 @@ CASES = {
     "missing key": ({"stages.sft": {"kind": "sft", "steps": 3, "data": {"lab": "demonstrations"}}}, "stages.sft.model: missing", "model:"),
     "no kind": ({"stages.sft": {"steps": 3}}, "stages.sft: has no kind", "one of pretrained, pretrain, sft"),
     "unknown kind": ({"stages.sft.kind": "sfft"}, "unknown kind 'sfft'", "did you mean sft?"),
+    "kind of a wrong type": ({"stages.sft.kind": ["sft"]}, "unknown kind ['sft']", "did you mean sft?"),
+    "name that leaves the store": ({"stages": {"../../evil": {"kind": "pretrain"}}}, "'../../evil' is no name for a stage", "rename it"),
+    "negative seed": ({"seeds": [-1]}, "seeds: not valid", "seeds of 0 or more"),
+    "not a number": ({"stages.sft.learning_rate": float("inf")}, "stages.sft.learning_rate: not valid", "finite"),
+    "a data set as model": (
+        {
+            "stages.cut": {"kind": "excerpts", "model": {"stage": "base"}, "data": {"path": "rows.jsonl"}},
+            "stages.sft.model": {"stage": "cut"},
+        },
+        "stages.sft.model: stage 'cut' makes a dataset",
+        "a model: a stage of kind pretrained, pretrain, sft, ppo",
+    ),
+    "a model as data": ({"stages.sft.data": {"stage": "base"}}, "stages.sft.data: stage 'base' makes a model", "a dataset"),
+    "a pretrained stage of a stage": (
+        {"stages.x": {"kind": "pretrained", "model": {"stage": "base"}}}, "stages.x: not valid", "comes from outside",
+    ),
+    "tokens of a stage that counts none": (
+        {"stages.sft.steps": None, "stages.sft.match_tokens": {"stage": "base"}}, "'base' counts no trained tokens", "kind sft or ppo",
+    ),
+    "folder as data": ({"stages.sft.data": {"path": "."}}, "is a folder", "name the files"),
+    "no tasks": ({"evaluation.target": [], "evaluation.retained": []}, "evaluation: no tasks", "name what is to be measured"),
+    "task in both roles": ({"evaluation.retained": ["lab_service"]}, "task 'lab_service' is named twice", "drop one"),
+    "model against itself": ({"comparison.contrasts": [["sft", "sft"]]}, "'sft' against itself", "two different models"),
     "two sources": ({"stages.sft.model": {"stage": "base", "hub": "x/y"}}, "stages.sft.model", "exactly one of"),
     "missing stage": ({"stages.sft.model": {"stage": "bas"}}, "stages.sft.model: there is no stage 'bas'", "one of base, sft"),
     "missing evaluated model": ({"evaluation.models": ["ppo"]}, "evaluation.models: ppo: there is no stage 'ppo'", "one of base, sft"),
@@ -123,6 +146,11 @@ FILES = {
         "prompt",
     ),
     "field of a wrong type": (ROW + '{"prompt": 3, "completion": "x"}\n', "line 2: field 'prompt' is int", "prompt"),
+    "messages that are none": (
+        '{"prompt": ["a"], "completion": [1]}\n',
+        "field 'prompt' holds what is no message with role and content",
+        "prompt, completion",
+    ),
     "none of the needed fields": (
         '{"question": "x"}\n',
         "rows hold question",
@@ -155,6 +183,31 @@ def test_run_refuses_before_anything_is_made(check, tmp_path):
     assert not (tmp_path / "runs" / ".partial").exists()
 
 
+def test_a_broken_parquet_file_is_named(check, tmp_path):
+    (tmp_path / "rows.parquet").write_bytes(b"PAR1 and then nothing")
+    code, _, err = check({"stages.sft.data": {"path": "rows.parquet"}})
+    assert (code, "a whole Parquet file" in err) == (2, True)
+
+
+def test_a_key_that_stands_twice_is_named_with_its_line(check):
+    code, _, err = check(text="name: test/demo\nseeds: [0]\nseeds: [1]\n")
+    assert (code, "line 3" in err, "key 'seeds' stands twice" in err) == (2, True, True)
+
+
+def test_a_recipe_that_is_not_utf8(check, tmp_path, monkeypatch, capsys):
+    (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9\n")
+    monkeypatch.chdir(tmp_path)
+    code, _, err = align(monkeypatch, capsys, "check", "latin.yaml")
+    assert (code, "not UTF-8" in err) == (2, True)
+
+
+def test_a_store_that_is_a_file(check, tmp_path, monkeypatch, capsys):
+    check()
+    for command in ("check", "plan", "run"):
+        code, _, err = align(monkeypatch, capsys, command, "recipe.yaml", "--store", "rows.jsonl")
+        assert (code, "is a file" in err) == (2, True)
+
+
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "a: [1\n", "stages: 3\nname: x\n"])
 def test_a_file_that_is_no_recipe(check, text):
     code, _, err = check(text=text)
@@ -176,6 +229,7 @@ def test_an_unknown_recipe_name_lists_the_shipped_ones(monkeypatch, capsys):
         ("stages.sft.stepz=3", "did you mean steps?"),
         ("name.x=3", "not a block of settings"),
         ("stages.sft.steps=few", "got 'few'"),
+        ("stages.sft.steps=[1", "is not a YAML value"),
     ],
 )
 def test_bad_overrides(check, monkeypatch, capsys, override, message):

@@ -1,6 +1,7 @@
 """Hub references against the Hugging Face cache in offline mode, as on a cluster node without network."""
 
 import json
+import multiprocessing
 
 import pytest
 from huggingface_hub import constants
@@ -34,14 +35,14 @@ def cache(tmp_path, monkeypatch):
 
 
 def test_a_cached_hub_model_is_its_snapshot_folder(cache):
-    snapshot = cache("model", "org/tiny", {"config.json": "{}", "model.safetensors": "weights"})
+    snapshot = cache("model", "org/tiny", {"config.json": "{}", "model.safetensors": "weights", "tokenizer.json": "{}"})
     artifact = Externals().model(ModelRef(hub="org/tiny"), "stages.sft.model")
     assert artifact.path == snapshot
     assert Externals().model(ModelRef(hub="org/tiny", revision=SHA), "x").digest == artifact.digest
 
 
 def test_a_hub_model_and_the_same_files_in_a_folder_are_the_same_model(cache):
-    snapshot = cache("model", "org/tiny", {"config.json": "{}", "model.safetensors": "weights"})
+    snapshot = cache("model", "org/tiny", {"config.json": "{}", "model.safetensors": "weights", "tokenizer.json": "{}"})
     by_path = Externals().model(ModelRef(path=str(snapshot)), "x")
     assert by_path.digest == Externals().model(ModelRef(hub="org/tiny"), "x").digest
 
@@ -61,7 +62,8 @@ def test_a_wrong_revision_is_not_taken_for_the_cached_one(cache):
 def test_the_commit_of_a_cached_hub_data_set_is_its_identity(cache):
     cache("dataset", "org/rows", {"train.jsonl": json.dumps({"text": "a"}) + "\n"})
     artifact, identity = Externals().resolve(DataRef(hub="org/rows"), "stages.sft.data")
-    assert artifact is None
+    assert artifact is not None
+    assert artifact.digest == SHA  # what the stage that reads the rows asks for
     assert identity == {"hub": "org/rows", "revision": SHA}
     with pytest.raises(DataError, match="cannot be reached"):
         Externals().resolve(DataRef(hub="org/none"), "stages.sft.data")
@@ -70,6 +72,71 @@ def test_the_commit_of_a_cached_hub_data_set_is_its_identity(cache):
 def test_rows_of_an_uncached_hub_data_set_name_the_data_set(cache):
     with pytest.raises(DataError, match="hub data set 'org/none'"):
         load_rows(DataRef(hub="org/none"), where="stages.sft.data")
+
+
+def test_a_part_of_a_model_in_the_cache_is_not_taken_for_the_model(cache):
+    cache("model", "org/part", {"config.json": "{}", "tokenizer.json": "{}"})
+    with pytest.raises(ModelError, match=r"cannot be fetched"):
+        Externals().model(ModelRef(hub="org/part"), "x")
+
+
+@pytest.mark.parametrize(
+    ("missing", "word"), [("model.safetensors", "safetensors"), ("tokenizer.json", "no tokenizer")]
+)
+def test_a_folder_without_weights_or_tokenizer_is_no_model(tmp_path, missing, word):
+    for name in {"config.json", "model.safetensors", "tokenizer.json"} - {missing}:
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(ModelError, match=word):
+        Externals().model(ModelRef(path=str(tmp_path)), "x")
+
+
+def test_the_same_bytes_read_in_another_way_are_other_data(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
+    (tmp_path / "a.txt").write_text('{"text": "a"}\n')
+    digests = [Externals().resolve(DataRef(path=str(tmp_path / name)), "x")[1] for name in ("a.jsonl", "a.txt")]
+    assert digests[0] != digests[1]
+
+
+def test_what_a_task_file_includes_calls_and_reads_is_part_of_its_identity(tmp_path):
+    data = tmp_path / "data.jsonl"
+    data.write_text("{}\n")
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text(
+        f"task: mine\ndoc_to_text: !function helper.text\ndataset_kwargs: {{data_files: {{test: {data}}}}}\n"
+    )
+    (folder / "helper.py").write_text("text = 1\n")
+
+    def digest():
+        return Externals().task_file_digest(str(folder / "mine.yaml"), "x")
+
+    first = digest()
+    (folder / "helper.py").write_text("text = 2\n")
+    second = digest()
+    data.write_text("{ }\n")
+    assert len({first, second, digest()}) == 3
+
+
+def _remember(folder, memory, start):
+    start.wait()
+    externals = Externals(memory)
+    for path in sorted(folder.iterdir()):
+        externals.resolve(DataRef(path=str(path)), "x")
+
+
+def test_two_commands_at_once_share_the_memory_of_digests(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for number in range(40):
+        (folder / f"{number}.jsonl").write_text("{}\n")
+    context = multiprocessing.get_context("spawn")
+    start = context.Barrier(2)
+    processes = [context.Process(target=_remember, args=(folder, tmp_path / "memory.json", start)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
 
 
 def test_a_folder_without_config_is_no_model(tmp_path):
@@ -83,5 +150,5 @@ def test_a_damaged_memory_of_digests_is_ignored(tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"text": "a"}\n')
     _, identity = Externals(memory).resolve(DataRef(path=str(rows)), "x")
-    assert identity == {"files": [digest_file(rows)]}
+    assert identity == {"files": [[".jsonl", digest_file(rows)]]}
     assert json.loads(memory.read_text())

@@ -137,6 +137,7 @@ def test_a_pretrained_model_is_an_input_without_a_cell(rows, tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
+    (folder / "tokenizer.json").write_text("{}")
     (folder / "model.safetensors").write_text("one")
     changed = {"stages__base": {"kind": "pretrained", "model": {"path": str(folder)}}}
     old = digests(recipe(rows, **changed))
