@@ -85,6 +85,9 @@ def check_whole(folder, align):
     }
     assert (report / "report.html").stat().st_size > 10_000
     assert list((folder / "runs" / ".partial").glob("*")) == []
+    logs = [path.read_text() for path in report.parent.glob("ppo-seed*/log.txt")]
+    assert len(logs) == 2
+    assert all("rollouts by vLLM" in log for log in logs)
 
 
 def test_three_kills(tmp_path, align):
