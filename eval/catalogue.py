@@ -52,15 +52,16 @@ class MeasuredTask:
 
     @property
     def sampled(self) -> bool:
-        return bool(self._generation.get("do_sample", False))
+        return bool(self.decoding.get("do_sample", False))
 
     @property
     def new_tokens(self) -> int:
         """The most tokens of an answer; 0 where nothing is generated. 256 is lm-eval's default."""
-        return self._generation.get("max_gen_toks", 256) if self.task.OUTPUT_TYPE == "generate_until" else 0
+        return self.decoding.get("max_gen_toks", 256) if self.task.OUTPUT_TYPE == "generate_until" else 0
 
     @property
-    def _generation(self) -> dict[str, Any]:
+    def decoding(self) -> dict[str, Any]:
+        """How answers are generated, in lm-eval's words."""
         return self.task.get_config("generation_kwargs") or {}
 
 

@@ -112,14 +112,15 @@ def _seeds_of(pairs: Sequence[tuple[MeasuredModel, MeasuredModel]]) -> tuple[int
 
 def _margin(comparison: Comparison, paired: PairedTask) -> float:
     metric = paired.first.metric
-    if metric not in comparison.margin:
+    margin = comparison.margin_of(metric)
+    if margin is None:
         raise RecipeError(
             f"task {paired.first.task}",
             f"no margin for {metric}",
             "the loss that counts as none",
             f"set comparison.margin.{metric}",
         )
-    return comparison.margin[metric]
+    return margin
 
 
 def _row(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from alignment.core.config import Config, DataRef, ModelRef, StageConfig
 
 Role = Literal["target", "retained"]
+Margin = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_MARGINS = {"acc": 0.05, "exact_match": 0.05, "gold": 0.05, "bits_per_byte": 0.05}
 
 
 class TextTask(Config):
@@ -56,7 +58,12 @@ class Evaluation(Config):
 
 
 class Comparison(Config):
-    """contrasts: pairs [reference, new]. margin: per metric, the loss that counts as none (see eval/statistics)."""
+    """contrasts: pairs [reference, new]. margin: per metric, the loss that counts as none (see eval/statistics); metrics that
+    it leaves out keep the default."""
 
     contrasts: list[tuple[str, str]] = []
-    margin: dict[str, float] = {"acc": 0.05, "exact_match": 0.05, "gold": 0.05, "bits_per_byte": 0.05}
+    margin: dict[str, Margin] = {}
+
+    def margin_of(self, metric: str) -> float | None:
+        """None for a metric that has no default either."""
+        return self.margin.get(metric, _MARGINS.get(metric))

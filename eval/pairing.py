@@ -21,6 +21,7 @@ SAME = {
     "task_version": "task version",
     "data_digest": "task data",
     "chat_template_digest": "chat template",  # null for a task asked plainly
+    "settings_digest": "way of measuring (context length, lm-eval's version; of answers also decoding, end tokens, scorer)",
 }
 
 

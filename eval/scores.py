@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,10 @@ def items_of(measured: MeasuredTask, samples: Sequence[dict[str, Any]], lm: Pair
     return items
 
 
-def entry_of(measured: MeasuredTask, items: Sequence[Item], chat_template_digest: str) -> dict[str, Any]:
-    """A task's entry in `evaluation.json`. `value` follows from the items alone."""
+def entry_of(
+    measured: MeasuredTask, items: Sequence[Item], chat_template_digest: str, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A task's entry in `evaluation.json`. `value` follows from the items alone. settings: those of the evaluation."""
     return {
         "role": measured.role,
         "metric": measured.metric,
@@ -64,9 +66,21 @@ def entry_of(measured: MeasuredTask, items: Sequence[Item], chat_template_digest
         "data_digest": digest_of([item["doc_hash"] for item in items]),
         "chat_template_digest": chat_template_digest if measured.chat else None,
         "format": "chat" if measured.chat else "plain",
+        "settings_digest": digest_of(settings_of(measured, settings)),
         "truncated": sum(item["truncated"] for item in items),
         "sampled": measured.sampled,
     }
+
+
+def settings_of(measured: MeasuredTask, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the evaluation's settings that this task's scores depend on, with the task's own."""
+    names = ["context_length", "lm_eval"]
+    if measured.sampled:  # the noise is drawn batch by batch
+        names += ["sampling_seed", "batch_size"]
+    if not measured.new_tokens:
+        return {name: settings[name] for name in names}
+    own = {"decoding": measured.decoding, "gold": measured.metadata.get("gold")}
+    return {name: settings[name] for name in [*names, "stop_token_ids"]} | own
 
 
 def value_of(items: Sequence[Item]) -> float:

@@ -35,16 +35,17 @@ def run(config: EvaluateConfig, inputs: Mapping[str, Artifact], context: Context
     context.progress.update(0, 1, "loading model")
     lm = _load_model(config, inputs["model"], tasks)
     template_digest = digest_of(lm.tokenizer.chat_template)
+    settings = _settings(config, lm)
     entries, items = {}, []
     for number, measured in enumerate(tasks, 1):
         began = time.monotonic()
         report = partial(context.progress.update, phase=f"{measured.name} ({number} of {len(tasks)})")
         rows = items_of(measured, run_task(lm, measured.task, measured.chat, config.limit, report), lm)
-        entry = entries[measured.name] = entry_of(measured, rows, template_digest)
+        entry = entries[measured.name] = entry_of(measured, rows, template_digest, settings)
         items += [row | {"stage": config.model.stage, "seed": context.seed} for row in rows]
         context.log.info(_line(measured, entry, time.monotonic() - began))
     write_items(items, context.workdir / "items.parquet")
-    result = {"tasks": entries, "settings": _settings(config, lm)}
+    result = {"tasks": entries, "settings": settings}
     (context.workdir / "evaluation.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     return {name: entry["value"] for name, entry in entries.items()}
 

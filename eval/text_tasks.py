@@ -109,7 +109,9 @@ def _gold(name: str, task: TextTask, docs: list[Row], chat: bool) -> dict[str, A
     assert task.gold is not None
     score = gold_scorer(task.gold)
     decoding = {"do_sample": True, "temperature": task.temperature, "top_k": 0, "top_p": 1.0}
-    return _common(name, docs, chat, chance=None, cluster=task.cluster) | {
+    common = _common(name, docs, chat, chance=None, cluster=task.cluster)
+    return common | {
+        "metadata": common["metadata"] | {"gold": task.gold},
         "output_type": "generate_until",
         "doc_to_text": "prompt",
         "doc_to_target": "",

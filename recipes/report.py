@@ -14,18 +14,18 @@ from recipes.plan import EVALUATE, Cell, Plan
 
 
 def measured_models(plan: Plan, store: Store) -> Iterator[MeasuredModel]:
-    """Every evaluated model of the plan that is finished, each once."""
+    """Every evaluated model of the plan that is finished, each once under its name."""
     recipe = plan.recipe
-    seen: set[str] = set()
+    seen: set[tuple[str, str]] = set()
     for name in recipe.evaluation.models if recipe.evaluation else []:
         for seed in recipe.seeds:
             cell = plan.by_stage[EVALUATE + name, seed]
             evaluation = store.find(cell.digest)
             model = plan.by_stage[name, seed]
             trained = store.find(model.digest) if isinstance(model, Cell) else model
-            if evaluation is None or trained is None or cell.digest in seen:
+            if evaluation is None or trained is None or (name, cell.digest) in seen:
                 continue
-            seen.add(cell.digest)
+            seen.add((name, cell.digest))
             yield _measured(name, model, trained, evaluation, plan, seed)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from alignment.core.artifact import Artifact
 from alignment.core.context import Context
+from alignment.core.errors import ModelError
 from alignment.gold import gold_scorer
 from alignment.ppo.config import PPOConfig
 
@@ -16,5 +18,21 @@ def run_ppo(config: PPOConfig, inputs: Mapping[str, Artifact], context: Context)
     from alignment.ppo import stage
     from reward.scorer import RewardScorer
 
+    require_same_tokens(inputs["model"].path, inputs["reward"].path)
     scorer = RewardScorer(inputs["reward"].path, config.precision)
     return stage.run(config, inputs, context, scorer=scorer, gold=gold_scorer(config.gold) if config.gold else None)
+
+
+def require_same_tokens(policy: Path, reward: Path) -> None:
+    """The scorer reads the ids that the policy wrote. Raises ModelError where one of them stands for another token."""
+    from alignment.models.load import load_tokenizer
+
+    ours, theirs = (load_tokenizer(path).get_vocab() for path in (policy, reward))
+    differing = len(ours.items() - theirs.items())  # a reward model may have one token more, to pad with
+    if differing:
+        raise ModelError(
+            "reward",
+            f"its tokenizer is not the policy's: {differing} tokens have another id or none",
+            "a reward model that reads the policy's own token ids",
+            "train the reward model from the policy's base model",
+        )

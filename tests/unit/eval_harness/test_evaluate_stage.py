@@ -159,6 +159,22 @@ def test_sampled_answers_do_not_depend_on_the_other_tasks(tiny, tmp_path):
     assert [item["prompt_hash"] for item in other] == [item["prompt_hash"] for item in alone]
 
 
+def test_what_decides_an_answer_is_in_the_settings_digest_of_its_task_alone(tiny, tmp_path):
+    answers, colours = gold_task(tmp_path, ["w1", "w2"]), choice_task(tmp_path)
+
+    def digests(name, task, **config):
+        _, evaluation, _ = measure(tiny, tmp_path / name, {"answers": task}, target=["answers", colours], **config)
+        return [evaluation["tasks"][task]["settings_digest"] for task in ("answers", "colours")]
+
+    drawn, chosen = digests("first", answers)
+    assert digests("again", answers) == [drawn, chosen]
+    others = [{"max_new_tokens": 5}, {"temperature": 0.5}]
+    changed = [digests(f"{n}", answers.model_copy(update=update)) for n, update in enumerate(others)]
+    changed.append(digests("seed", answers, sampling_seed=1))
+    assert len({drawn, *(digest for digest, _ in changed)}) == 4
+    assert {digest for _, digest in changed} == {chosen}
+
+
 def test_limit_takes_the_first_items_and_is_seen_in_the_data_digest(tiny, tmp_path):
     path = choice_task(tmp_path)
     path = str(Path(path).rename(Path(path).with_suffix(".yml")))  # the other ending of YAML files

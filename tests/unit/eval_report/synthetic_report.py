@@ -150,6 +150,7 @@ def _entry(task: str, rows: list[dict]) -> dict:
         "data_digest": digest_of([row["doc_hash"] for row in rows]),
         "chat_template_digest": digest_of("template") if chat else None,
         "format": "chat" if chat else "plain",
+        "settings_digest": digest_of({"context_length": 256, "lm_eval": "0.4.13"}),
         "truncated": 0,
         "sampled": metric == "gold",
     }

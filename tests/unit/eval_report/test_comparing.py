@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 from synthetic_report import tiny, write
 
 from alignment.core.errors import RecipeError, SuiteError
@@ -136,8 +137,21 @@ def test_undeclared_tasks_are_exploratory(tmp_path):
 
 def test_a_metric_without_margin_is_refused(tmp_path):
     a, b = tiny(tmp_path, "a", {"facts": BEFORE}), tiny(tmp_path, "b", {"facts": AFTER})
-    with pytest.raises(RecipeError, match=r"set comparison.margin.acc"):
-        compare_models([a], [b], Comparison(margin={"gold": 0.05}))
+    for model in (a, b):
+        edit(model, "metric", lambda values: ["brier"] * len(values))
+        path = model.evaluation / "evaluation.json"
+        path.write_text(path.read_text().replace('"metric": "acc"', '"metric": "brier"'))
+    with pytest.raises(RecipeError, match=r"set comparison.margin.brier"):
+        compare_models([a], [b])
+    assert compare_models([a], [b], Comparison(margin={"brier": 0.1})).rows[0].margin == 0.1
+
+
+def test_one_margin_leaves_the_others_as_they_are():
+    comparison = Comparison(margin={"gold": 0.2})
+    assert (comparison.margin_of("gold"), comparison.margin_of("acc")) == (0.2, 0.05)
+    for bad in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(ValidationError):
+            Comparison(margin={"gold": bad})
 
 
 def test_group_is_the_unweighted_mean_of_proportions(tmp_path):
