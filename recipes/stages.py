@@ -90,7 +90,7 @@ KINDS: dict[str, StageKind] = {
         config="reward.config:RewardConfig",
         run="reward.stage:run",
         makes="reward_model",
-        version=1,
+        version=2,
         sources=("reward/stage.py", "reward/scorer.py", *_MODELS),
         weight=2,
         fields={"data": (("prompt", "chosen", "rejected"),)},
@@ -108,7 +108,7 @@ KINDS: dict[str, StageKind] = {
         config="eval.config:EvaluateConfig",
         run="eval.stage:run",
         makes="evaluation",
-        version=1,
+        version=2,
         sources=(
             "eval/stage.py",
             "eval/harness.py",
