@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 
 from alignment.core.artifact import Artifact
 from alignment.core.config import StageConfig
@@ -146,15 +145,3 @@ def _die_with_runner(lifeline: Connection) -> None:
         lifeline.recv()
     except (EOFError, OSError):
         os._exit(3)
-
-
-def is_being_made(store: Store, digest: str) -> bool:
-    """Whether some process holds the cell's lock now."""
-    lock = store.root / ".locks" / f"{digest[:24]}.lock"
-    if not lock.exists():
-        return False
-    try:
-        with FileLock(lock, timeout=0):
-            return False
-    except Timeout:
-        return True

@@ -50,9 +50,8 @@ def run_recipe(
 
 def finish_report(plan: Plan, store: Store, text: str, out: Console) -> None:
     """Write the report of what is finished and print its table."""
-    from eval.terminal import (
-        print_results,  # with numpy, scipy and pyarrow: half a second that a bad recipe need not wait
-    )
+    # Imported here, with numpy, scipy and pyarrow: half a second that a bad recipe need not wait.
+    from eval.terminal import print_results
     from recipes.report import make_report
 
     with out.status("building the report (a few seconds)"):

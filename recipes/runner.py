@@ -58,10 +58,9 @@ class Running:
 
 @dataclass
 class Outcome:
-    """artifacts: finished cells by digest. cached: how many of them were there before. errors: by label."""
+    """artifacts: finished cells by digest. errors: by label. skipped: labels of cells that needed a failed one."""
 
     artifacts: dict[str, Artifact] = field(default_factory=dict)
-    cached: int = 0
     errors: dict[str, SuiteError] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
 
@@ -87,7 +86,6 @@ def run_cells(cells: Sequence[Cell], store: Store, recipe: str, display: Display
         artifact = store.find(cell.digest)
         if artifact:
             outcome.artifacts[cell.digest] = artifact
-    outcome.cached = len(outcome.artifacts)
     waiting = [cell for cell in cells if cell.digest not in outcome.artifacts]
     if waiting:
         _Executor(store, recipe, display, jobs, outcome, waiting).run()

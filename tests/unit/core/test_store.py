@@ -7,6 +7,7 @@ import shutil
 import time
 
 import pytest
+from filelock import FileLock, Timeout
 
 from alignment.core.artifact import digest_of
 from alignment.core.store import Store, is_whole, read_manifest
@@ -129,12 +130,13 @@ def test_a_claim_excludes_other_processes_and_ends_with_kill_9(tmp_path):
     holder = context.Process(target=_hold, args=(tmp_path, digest, events))
     holder.start()
     assert events.get(timeout=30) == "held"
-    from recipes.cell import is_being_made
-
-    assert is_being_made(Store(tmp_path), digest)
+    (lock,) = (tmp_path / ".locks").glob("*.lock")
+    with pytest.raises(Timeout):
+        FileLock(lock, timeout=0).acquire()
     holder.kill()
     holder.join()
-    assert not is_being_made(Store(tmp_path), digest)
+    with FileLock(lock, timeout=0):
+        pass
     with Store(tmp_path).claim(digest):
         pass
 
