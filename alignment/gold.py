@@ -8,10 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 GoldScorer = Callable[[str, str], float]
 
 NAMES = ("lab_service", "vader")
+
+
+def _known(name: str) -> str:
+    if name not in NAMES:
+        raise ValueError(f"no gold scorer {name!r}; there are {', '.join(NAMES)}")
+    return name
+
+
+GoldName = Annotated[str, AfterValidator(_known)]  # for configurations: an unknown name is refused with the recipe
 
 
 def gold_scorer(name: str) -> GoldScorer:

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from alignment import gold
-from alignment.core.config import DataRef, StageConfig
+from alignment.core.config import DataRef
 from alignment.core.errors import DataError, RecipeError
 from alignment.data.rows import load_rows
 from eval.config import Evaluation
@@ -30,10 +30,9 @@ class CheckedData:
 
 
 def check_recipe(recipe: Recipe) -> list[CheckedData]:
-    """Check data rows, gold scorers, task names and contrasts. Raises the first RecipeError or DataError."""
+    """Check data rows, task names and contrasts. Raises the first RecipeError or DataError."""
     checked = []
     for name, config in recipe.stages.items():
-        _check_gold(config, f"stages.{name}")
         for role, reference in references(config):
             if isinstance(reference, DataRef) and reference.stage is None:
                 alternatives = KINDS[config.kind].fields.get(role, ((),))
@@ -101,14 +100,6 @@ def _check_contrasts(recipe: Recipe, block: Evaluation) -> None:
                     f"comparison.contrasts.{index}", f"{name!r} is not among the evaluated models",
                     f"one of {', '.join(block.models)}", "add it to evaluation.models or correct the name",
                 )  # fmt: skip
-
-
-def _check_gold(config: StageConfig, where: str) -> None:
-    name = getattr(config, "gold", None)
-    if name is not None and name not in gold.NAMES:
-        raise RecipeError(
-            f"{where}.gold", f"no gold scorer {name!r}", f"one of {', '.join(gold.NAMES)}", "correct the name"
-        )
 
 
 def _check_rows(reference: DataRef, alternatives: tuple[tuple[str, ...], ...], where: str) -> CheckedData:

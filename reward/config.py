@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from alignment import gold
 from alignment.core.config import DataRef, ModelRef, Precision, StageConfig
 from alignment.generation.engine import EngineName
+from alignment.gold import GoldName
 from alignment.models.config import TrainingConfig
 
 
@@ -24,10 +24,10 @@ class ExcerptsConfig(StageConfig):
     opening_tokens: int = Field(20, gt=0)
     continuation_tokens: int = Field(48, gt=0)
     windows: Literal["first", "all"] = Field("first", description="the beginning of each text, or one after another")
-    gold: str | None = Field(None, description="a gold scorer, whose score of the continuation becomes field `gold`")
+    gold: GoldName | None = Field(
+        None, description="a gold scorer, whose score of the continuation becomes field `gold`"
+    )
     keep_above: float | None = Field(None, description="keep only rows whose gold is higher; needs gold")
-
-    _known_gold = field_validator("gold")(lambda name: _known_scorer(name))
 
     @model_validator(mode="after")
     def _consistent(self) -> ExcerptsConfig:
@@ -43,7 +43,7 @@ class PreferencesConfig(StageConfig):
     kind: Literal["preferences"] = "preferences"
     model: ModelRef
     prompts: DataRef
-    gold: str
+    gold: GoldName
     slope: float = Field(10.0, gt=0, description="how sharply the labels follow gold")
     samples: int = Field(2, ge=2, multiple_of=2, description="answers of each prompt; they are compared two by two")
     pairs: int | None = Field(None, gt=0, description="at most so many pairs; None = all")
@@ -53,8 +53,6 @@ class PreferencesConfig(StageConfig):
     engine: EngineName = "auto"
     precision: Precision = "fp32"
     batch_size: int = Field(64, gt=0, description="answers sampled at once")
-
-    _known_gold = field_validator("gold")(lambda name: _known_scorer(name))
 
 
 class RewardConfig(TrainingConfig):
@@ -84,9 +82,3 @@ class RewardConfig(TrainingConfig):
         if self.validation == self.data:
             raise ValueError("validation equals data: hold out rows of their own, for example another split")
         return self
-
-
-def _known_scorer(name: str | None) -> str | None:
-    if name is not None and name not in gold.NAMES:
-        raise ValueError(f"unknown gold scorer {name!r}: one of {', '.join(gold.NAMES)}")
-    return name

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from alignment.core.config import Config, DataRef, ModelRef, Precision, StageConfig
 from alignment.generation.engine import EngineName
-from alignment.gold import NAMES as GOLD_SCORERS
+from alignment.gold import GoldName
 
 
 class RolloutConfig(Config):
@@ -118,15 +118,8 @@ class PPOConfig(StageConfig):
     precision: Precision = "fp32"
     tokens_per_pass: int = Field(default=16_384, gt=0)
     checkpoint_every: int | None = Field(default=20, gt=0)
-    gold: str | None = None
+    gold: GoldName | None = None
     sync_tolerance: float | None = Field(default=None, gt=0)
-
-    @field_validator("gold")
-    @classmethod
-    def _known_gold(cls, gold: str | None) -> str | None:
-        if gold is not None and gold not in GOLD_SCORERS:
-            raise ValueError(f"no gold scorer {gold!r}; there are {', '.join(GOLD_SCORERS)}")
-        return gold
 
     @model_validator(mode="after")
     def _whole_minibatches(self) -> PPOConfig:
