@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,42 +10,11 @@ import torch
 from torch import Tensor
 
 from alignment.core.config import Precision
-from alignment.core.errors import ModelError
 from alignment.generation.engine import Completion
 from alignment.models.encoding import Encoded
-from alignment.models.reward_model import load_reward_model, pooling_of
+from alignment.models.reward_model import Normalisation, load_reward_model, pooling_of
 
-NORMALISATION_FILE = "reward_normalisation.json"
 _BATCH_TOKENS = {"cpu": 1024, "cuda": 16_384}  # on a CPU padding costs more than many small batches
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """(score - mean) / std: the answers it was measured on have mean 0 and deviation 1."""
-
-    mean: float
-    std: float
-
-    @classmethod
-    def of(cls, scores: Tensor) -> Normalisation:
-        return cls(scores.mean().item(), scores.std(correction=0).clamp(min=1e-6).item())
-
-    @classmethod
-    def read(cls, folder: Path) -> Normalisation:
-        """Of a reward model's folder. Raises ModelError if it holds none."""
-        path = folder / NORMALISATION_FILE
-        if not path.exists():
-            raise ModelError(
-                str(folder),
-                f"no {NORMALISATION_FILE} beside the reward model",
-                'its mean and deviation on reference answers, {"mean": .., "std": ..}',
-                "train it with a stage of kind reward, or write the file (0 and 1 leave scores as they are)",
-            )
-        saved = json.loads(path.read_text())
-        return cls(saved["mean"], saved["std"])
-
-    def write(self, folder: Path) -> None:
-        (folder / NORMALISATION_FILE).write_text(json.dumps({"mean": self.mean, "std": self.std}))
 
 
 class RewardScorer:

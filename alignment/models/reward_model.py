@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -22,6 +24,7 @@ from alignment.core.errors import ModelError
 from alignment.models.load import DTYPES, from_pretrained, read_config
 
 Pooling = Literal["last", "mean"]
+NORMALISATION_FILE = "reward_normalisation.json"
 
 
 class MeanRewardConfig(PreTrainedConfig):
@@ -148,6 +151,35 @@ def separate_pad(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> 
                 model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """(score - mean) / std: the answers it was measured on have mean 0 and deviation 1."""
+
+    mean: float
+    std: float
+
+    @classmethod
+    def of(cls, scores: Tensor) -> Normalisation:
+        return cls(scores.mean().item(), scores.std(correction=0).clamp(min=1e-6).item())
+
+    @classmethod
+    def read(cls, folder: Path) -> Normalisation:
+        """Of a reward model's folder. Raises ModelError if it holds none."""
+        path = folder / NORMALISATION_FILE
+        if not path.exists():
+            raise ModelError(
+                str(folder),
+                f"no {NORMALISATION_FILE} beside the reward model",
+                'its mean and deviation on reference answers, {"mean": .., "std": ..}',
+                "train it with a stage of kind reward, or write the file (0 and 1 leave scores as they are)",
+            )
+        saved = json.loads(path.read_text())
+        return cls(saved["mean"], saved["std"])
+
+    def write(self, folder: Path) -> None:
+        (folder / NORMALISATION_FILE).write_text(json.dumps({"mean": self.mean, "std": self.std}))
 
 
 def pooling_of(model: PreTrainedModel) -> Pooling:

@@ -1,6 +1,7 @@
 """What a recipe says about PPO. No torch here.
 
-Defaults follow Huang et al. 2024, "The N+ implementation details of RLHF with PPO", where they name one.
+Defaults follow Huang et al. 2024, "The N+ implementation details of RLHF with PPO", where they name one. README.md beside this
+file goes through all of them.
 """
 
 from __future__ import annotations
@@ -12,23 +13,45 @@ from pydantic import Field, field_validator, model_validator
 from alignment.core.config import Config, DataRef, ModelRef, Precision, StageConfig
 from alignment.generation.engine import EngineName
 from alignment.gold import GoldName
+from alignment.models.config import PeftConfig, QuantizationConfig
+
+Arrangement = Literal["separate", "shared_base", "value_head"]
 
 
 class RolloutConfig(Config):
-    """Sampling is from the full distribution: the trainer could not reproduce log-probabilities filtered by top-p or top-k."""
+    """Sampling is from the full distribution: the trainer could not reproduce log-probabilities filtered by top-p or top-k.
+
+    url: of a running server, for engine vllm_server. lora: what an engine gets of a policy that is an adapter: weights with the
+    adapter merged in, or the adapter itself (vLLM only).
+    """
 
     engine: EngineName = "auto"
+    url: str | None = None
     batch_size: int = Field(default=64, gt=0, description="prompts per step, one answer each")
     max_new_tokens: int = Field(default=48, gt=0)
     temperature: float = Field(default=1.0, gt=0)
+    lora: Literal["merged", "adapter"] = "merged"
+
+    @model_validator(mode="after")
+    def _server_has_a_url(self) -> RolloutConfig:
+        if (self.engine == "vllm_server") != (self.url is not None):
+            raise ValueError("engine vllm_server and url belong together")
+        return self
 
 
 class CriticConfig(Config):
     """init: weights that the critic starts from. The reward model already knows what a good answer is; the policy needs a
-    fresh head."""
+    fresh head. warmup_steps: steps at the beginning in which only the critic learns; None = none.
+
+    With arrangement value_head, loss_coefficient weighs the value loss against the policy's on their common trunk, and
+    stop_gradient keeps the value loss out of the trunk.
+    """
 
     init: Literal["reward", "policy"] = "reward"
     learning_rate: float = Field(default=3e-6, gt=0)
+    warmup_steps: int | None = Field(default=None, gt=0)
+    loss_coefficient: float = Field(default=0.1, gt=0)
+    stop_gradient: bool = False
 
 
 class KlConfig(Config):
@@ -83,43 +106,95 @@ class ImportanceConfig(Config):
     level: Literal["token", "sequence"] = "token"
 
 
+class ScoreConfig(Config):
+    """What is done to scores beyond the scorer's own fixed normalisation. running: mean 0 and deviation 1 over all scores of the
+    run so far; batch: over each batch. clip: bound on the absolute value, after that."""
+
+    normalise: Literal["running", "batch"] | None = None
+    clip: float | None = Field(default=None, gt=0)
+
+
+class PtxConfig(Config):
+    """PPO-ptx (Ouyang et al. 2022): each optimiser step also lowers the language-model loss on texts of old, times
+    `coefficient`, so that what they hold is not forgotten. batch_size: texts in an optimiser step, cut at max_tokens."""
+
+    data: DataRef
+    coefficient: float = Field(gt=0)
+    batch_size: int = Field(default=16, gt=0)
+    max_tokens: int = Field(default=256, gt=1)
+
+
+class GuardConfig(Config):
+    """An optimiser step is skipped if a loss or gradient is not finite, or the gradient's norm exceeds `gradient_norm`
+    (None = any finite norm goes). `patience` skips in a row stop the run."""
+
+    gradient_norm: float | None = Field(default=None, gt=0)
+    patience: int = Field(default=5, gt=0)
+
+
 class PPOConfig(StageConfig):
     """Proximal policy optimisation (Schulman et al. 2017) on a reward model's scores, against a KL penalty.
 
     model: the policy to start from, and the reference of the KL. reward: the reward model whose scores are maximised.
+    second_reward: another one, whose mean score is logged but never trained on.
+
+    arrangement: which models share weights. separate: policy, reference, critic and reward model are four models.
+    shared_base: policy and critic are two adapters (`peft`) on one base, which without them is the reference; with
+    `quantization` the base is held in few bits. value_head: the critic is a linear read-out of the policy's trunk; with `peft`
+    the policy is an adapter and the base the reference.
 
     learning_rate falls linearly to 0 over `steps`. minibatch_size: sequences per optimiser step; `epochs` passes over each
-    rollout batch. tokens_per_pass: the most tokens one forward pass holds; larger minibatches are accumulated.
-    checkpoint_every: steps between checkpoints; None = none.
+    rollout batch, ended early after a pass whose mean approximate KL to the rollout's policy exceeds `early_stop_kl` (nats per
+    token). tokens_per_pass: the most tokens one forward pass holds; larger minibatches are accumulated, to the same update.
+    precision: bf16 = weights and computation in bf16 with fp32 master weights; autocast = fp32 weights, bf16 matrix products.
+    reference_reset_every: steps after which the reference becomes the present policy; None = never.
+    checkpoint_every: steps between checkpoints; None = none. samples_every: steps between tables of rollouts in the log.
     gold: name of a gold scorer whose mean is logged beside the reward, never trained on, so that over-optimisation of
     the reward model shows; None = off.
     sync_tolerance: mean |difference| of log-probabilities between engine and trainer, after an update, that stops the run;
-    None = 1e-3 in fp32 and 0.1 in bf16.
+    None = 1e-3 in fp32 and 0.1 otherwise.
     """
 
     kind: Literal["ppo"] = "ppo"
     model: ModelRef
     reward: ModelRef
+    second_reward: ModelRef | None = None
     prompts: DataRef
+    arrangement: Arrangement = "separate"
+    peft: PeftConfig | None = None
+    quantization: QuantizationConfig | None = None
     rollout: RolloutConfig = RolloutConfig()
     critic: CriticConfig = CriticConfig()
     kl: KlConfig = KlConfig()
     gae: GaeConfig = GaeConfig()
     clip: ClipConfig = ClipConfig()
+    scores: ScoreConfig = ScoreConfig()
     missing_eos: MissingEosConfig | None = MissingEosConfig()
     importance: ImportanceConfig | None = ImportanceConfig()
+    ptx: PtxConfig | None = None
+    guard: GuardConfig = GuardConfig()
     steps: int = Field(default=60, gt=0)
     epochs: int = Field(default=2, gt=0)
     minibatch_size: int = Field(default=32, gt=0)
     learning_rate: float = Field(default=3e-6, gt=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
+    early_stop_kl: float | None = Field(default=None, gt=0)
+    entropy_bonus: float | None = Field(default=None, gt=0)
     whiten_advantages: bool = True
     whiten_rewards: bool = False
-    precision: Precision = "fp32"
+    reference_reset_every: int | None = Field(default=None, gt=0)
+    precision: Precision | Literal["autocast"] = "fp32"
+    gradient_checkpointing: bool = False
     tokens_per_pass: int = Field(default=16_384, gt=0)
     checkpoint_every: int | None = Field(default=20, gt=0)
+    samples_every: int | None = Field(default=20, gt=0)
     gold: GoldName | None = None
     sync_tolerance: float | None = Field(default=None, gt=0)
+
+    @property
+    def engine_precision(self) -> Precision:
+        """The dtype of weights that are only read: in the engine, the reference, the reward model."""
+        return "fp32" if self.precision == "fp32" else "bf16"
 
     @model_validator(mode="after")
     def _whole_minibatches(self) -> PPOConfig:
@@ -128,5 +203,35 @@ class PPOConfig(StageConfig):
             fitting = [str(n) for n in range(1, batch + 1) if batch % n == 0]
             raise ValueError(
                 f"minibatch_size: {size} does not divide rollout.batch_size {batch}; use {', '.join(fitting)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _arrangement_is_possible(self) -> PPOConfig:
+        if self.arrangement == "separate" and self.peft is not None:
+            raise ValueError("peft: four separate models are trained whole; use arrangement shared_base or value_head")
+        if self.arrangement == "shared_base" and self.peft is None:
+            raise ValueError("arrangement shared_base: policy and critic are adapters there; describe them under peft")
+        if self.quantization is not None and self.peft is None:
+            raise ValueError(
+                "quantization: weights in few bits cannot be trained; add peft and arrangement shared_base"
+            )
+        if self.arrangement != "separate" and self.critic.init == "reward":
+            raise ValueError(
+                f"critic.init: with arrangement {self.arrangement} the critic stands on the policy's base; set critic.init: policy"
+            )
+        if self.critic.stop_gradient and self.arrangement != "value_head":
+            raise ValueError(
+                "critic.stop_gradient: only a value head shares the policy's trunk; set arrangement: value_head"
+            )
+        if self.rollout.lora == "adapter" and self.peft is None:
+            raise ValueError("rollout.lora: the policy has no adapter to send; leave it out, or train one with peft")
+        return self
+
+    @model_validator(mode="after")
+    def _steps_are_left_for_the_policy(self) -> PPOConfig:
+        if self.critic.warmup_steps is not None and self.critic.warmup_steps >= self.steps:
+            raise ValueError(
+                f"critic.warmup_steps: {self.critic.warmup_steps} leaves the policy none of {self.steps} steps"
             )
         return self

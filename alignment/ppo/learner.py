@@ -1,26 +1,22 @@
-"""What PPO trains, and what it is held against."""
+"""What PPO trains and what it is held against, in one of three arrangements, on one process or several."""
 
 from __future__ import annotations
 
-import copy
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
-from alignment.core.artifact import Artifact
-from alignment.core.context import Context
 from alignment.generation.engine import Completion
-from alignment.models.load import DTYPES, load_causal_lm, turn_dropout_off
-from alignment.models.reward_model import load_reward_model
-from alignment.ppo.config import PPOConfig
-from alignment.ppo.critic import Critic, critic_from_policy, critic_from_reward_model
-from alignment.ppo.optimizer import Optimizer, cast_parameters
-from alignment.ppo.packing import Pack, allow_packing, packs
+from alignment.parallel import World
+from alignment.ppo.adapters import merged_weights
+from alignment.ppo.networks import Critic, Policy, TokenNumbers, plain
+from alignment.ppo.optimizer import Optimizer
+from alignment.ppo.packing import Pack, length_of, packs
+from alignment.ppo.scores import ScoreStatistics
+from alignment.ppo.sharding import shard_like, whole
 
 
 @dataclass
@@ -28,62 +24,104 @@ class Learner:
     """policy and critic are trained; the reference is the policy as it began. Dropout is off in all of them: a ratio of two
     forward passes must differ from 1 by the weights alone.
 
-    kl_coefficient: beta, which moves if it is adaptive. packed: False for models that only run on padded batches.
+    critic: None = the policy's value head. kl_coefficient: beta, which moves if it is adaptive. score_statistics: of all scores
+    so far. skipped: optimiser steps in a row that were not taken. packed: False for models that only run on padded batches.
+    even: every process makes as many passes as every other, as sharded weights demand.
     """
 
-    policy: Any
-    reference: Any
-    critic: Critic
+    policy: Policy
+    reference: Policy
+    critic: Critic | None
     policy_optimizer: Optimizer
     critic_optimizer: Optimizer
     kl_coefficient: float
     device: str
     packed: bool
     tokens_per_pass: int
+    world: World = World(0, 1)
+    even: bool = False
+    reference_moves: bool = False
+    score_statistics: ScoreStatistics = field(default_factory=ScoreStatistics)
+    skipped: int = 0
+
+    def act(self, pack: Pack, temperature: float) -> TokenNumbers:
+        """What a rollout needs of policy and critic: log-probabilities, entropy, values. [R] each."""
+        numbers = self.policy(pack, temperature, entropy=True, values=self.critic is None)
+        return numbers if self.critic is None else numbers._replace(values=self.critic(pack))
 
     def packs(self, completions: Sequence[Completion], rows: Sequence[int], width: int) -> Iterator[Pack]:
-        """Those rows of a batch, ready for any of the three models. width: T of the batch's grids."""
-        return packs(
-            completions, rows, width=width, tokens=self.tokens_per_pass, packed=self.packed, device=self.device
+        """This process's share of those rows, ready for any of the models. width: T of the batch's grids.
+
+        Shares hold about as many tokens each. With `even` a process may meet its last pack again, marked as a repeat.
+        """
+        made = [self._packs(completions, share, width) for share in _shares(completions, rows, self.world.size)]
+        own = made[self.world.rank]
+        yield from own
+        if self.even:
+            for _ in range(max(map(len, made)) - len(own)):
+                yield own[-1].repeated()
+
+    def packs_for_all(self, completions: Sequence[Completion]) -> list[Pack]:
+        """All of these answers, on every process."""
+        return self._packs(completions, range(len(completions)), max(len(c.response_ids) for c in completions))
+
+    def _packs(self, completions: Sequence[Completion], rows: Sequence[int], width: int) -> list[Pack]:
+        return list(
+            packs(completions, rows, width=width, tokens=self.tokens_per_pass, packed=self.packed, device=self.device)
         )
 
+    def engine_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """The policy's weights under their Hugging Face names, adapters merged in, whole."""
+        if self.policy.adapter is not None:
+            return merged_weights(self.policy.lm, self.policy.adapter)
+        return ((name, whole(weight.detach())) for name, weight in self.policy.lm.named_parameters())
 
-def new_learner(config: PPOConfig, inputs: Mapping[str, Artifact], context: Context) -> Learner:
-    """Policy, reference, critic and optimisers as they are before the first step."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    policy: Any = load_causal_lm(inputs["model"].path, dropout=False)
-    policy = policy.to(device)
-    critic: Any = _new_critic(config, inputs["reward"], policy, context).to(device)
-    packed = allow_packing(policy.base_model) and allow_packing(critic.backbone)
-    if not packed:
-        context.log.info(f"{type(policy).__name__} cannot run on packed sequences: batches are padded")
-    reference = copy.deepcopy(policy).requires_grad_(False)
-    cast_parameters(reference, DTYPES[config.precision])
-    return Learner(
-        policy=policy,
-        reference=reference,
-        critic=critic,
-        policy_optimizer=Optimizer(policy, config.learning_rate, config.max_grad_norm, config.precision),
-        critic_optimizer=Optimizer(critic, config.critic.learning_rate, config.max_grad_norm, config.precision),
-        kl_coefficient=config.kl.coefficient,
-        device=device,
-        packed=packed,
-        tokens_per_pass=config.tokens_per_pass,
-    )
+    def reset_reference(self) -> None:
+        """From now on the KL is measured from the present policy."""
+        _copy(_weights(self.policy), _weights(self.reference))
 
+    def state(self) -> dict[str, Any]:
+        """All that the rest of a run depends on. All processes must call it."""
+        return {
+            "policy": self.policy_optimizer.state(),
+            "critic": self.critic_optimizer.state(),
+            "reference": [whole(w.detach()) for w in _weights(self.reference)] if self.reference_moves else [],
+            "kl_coefficient": self.kl_coefficient,
+            "score_statistics": self.score_statistics.state(),
+            "skipped": self.skipped,
+        }
 
-def _new_critic(config: PPOConfig, reward: Artifact, policy: nn.Module, context: Context) -> Critic:
-    if config.critic.init == "policy":
-        return critic_from_policy(policy, context.seed_for("critic head"))
-    model = load_reward_model(reward.path)
-    turn_dropout_off(model)
-    return critic_from_reward_model(model, *_normalisation(reward.path))
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.policy_optimizer.restore(state["policy"])
+        self.critic_optimizer.restore(state["critic"])
+        if self.reference_moves:
+            _copy(state["reference"], _weights(self.reference))
+        self.kl_coefficient = state["kl_coefficient"]
+        self.score_statistics.restore(state["score_statistics"])
+        self.skipped = state["skipped"]
 
 
-def _normalisation(folder: Path) -> tuple[float, float]:
-    """Mean and deviation by which the scorer normalises this reward model; they lie in its folder."""
-    saved = folder / "reward_normalisation.json"
-    if not saved.exists():
-        return 0.0, 1.0
-    numbers = json.loads(saved.read_text())
-    return numbers["mean"], numbers["std"]
+def _weights(policy: Policy) -> list[Tensor]:
+    """Those in which policy and reference differ."""
+    if policy.adapter is None:
+        return list(plain(policy.lm).parameters())
+    return [weight for name, weight in policy.lm.named_parameters() if f".{policy.adapter}." in name]
+
+
+@torch.no_grad()
+def _copy(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
+    for source, target in zip(sources, targets, strict=True):
+        target.copy_(shard_like(source, target))
+
+
+def _shares(completions: Sequence[Completion], rows: Sequence[int], count: int) -> list[list[int]]:
+    """Rows dealt out, the longest first, each to the share with the fewest tokens. The same on every process."""
+    if count == 1:
+        return [list(rows)]
+    shares: list[list[int]] = [[] for _ in range(count)]
+    tokens = [0] * count
+    for row in sorted(rows, key=lambda row: -length_of(completions[row])):
+        lightest = tokens.index(min(tokens))
+        shares[lightest].append(row)
+        tokens[lightest] += length_of(completions[row])
+    return shares

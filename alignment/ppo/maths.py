@@ -40,7 +40,7 @@ def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float) -> Tensor
     return -F.cross_entropy(scaled.flatten(0, -2), tokens.flatten(), reduction="none").view(tokens.shape)
 
 
-def entropy(logits: Tensor, temperature: float) -> Tensor:
+def entropy_of(logits: Tensor, temperature: float) -> Tensor:
     """Entropy of softmax(logits / temperature) in nats. [..., V] -> [...]."""
     logprobs = (logits.float() / temperature).log_softmax(-1)
     return -(logprobs.exp() * logprobs).sum(-1)

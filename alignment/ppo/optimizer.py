@@ -2,49 +2,76 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from alignment.core.config import Precision
+from alignment.parallel import World
+from alignment.ppo.sharding import is_sharded, shard_like, whole
 
 
 class Optimizer:
-    """Adam on one model (betas .9 and .999, eps 1e-5, no weight decay: N+, detail 14).
+    """Adam (betas .9 and .999, eps 1e-5, no weight decay: N+, detail 14).
 
-    With precision bf16 the model computes in bf16 and the optimiser keeps the true weights in fp32: small updates would be
-    lost in bf16's eight bits. The model is handed over in fp32 and cast here.
+    parameters: in fp32; they are cast to `dtype`, the one to compute in. If that is bf16, the optimiser keeps the true values
+    in fp32, its masters: small updates would be lost in bf16's eight bits. With several processes gradients are summed over
+    them before the clip.
     """
 
-    def __init__(self, model: nn.Module, learning_rate: float, max_grad_norm: float, precision: Precision) -> None:
-        self._parameters: list[Tensor] = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        learning_rate: float,
+        max_grad_norm: float,
+        dtype: torch.dtype = torch.float32,
+        world: World = World(0, 1),
+    ) -> None:
+        self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self._masters = self._parameters
-        if precision == "bf16":
+        if dtype != torch.float32:
             self._masters = [parameter.detach().clone() for parameter in self._parameters]
-            cast_parameters(model, torch.bfloat16)
-        self._learning_rate, self._max_grad_norm = learning_rate, max_grad_norm
-        device = self._masters[0].device.type
+            for parameter in self._parameters:
+                parameter.data = parameter.data.to(dtype)
+        self._learning_rate, self._max_grad_norm, self._world = learning_rate, max_grad_norm, world
         self._adam = torch.optim.AdamW(
-            self._masters, lr=learning_rate, eps=1e-5, weight_decay=0.0, fused=device in ("cpu", "cuda")
+            self._masters, lr=learning_rate, eps=1e-5, weight_decay=0.0, fused=not any(map(is_sharded, self._masters))
         )
+
+    @property
+    def memory(self) -> dict[str, int]:
+        """Bytes of gradients, fp32 masters and Adam's moments."""
+        masters = [m for m, p in zip(self._masters, self._parameters, strict=True) if m is not p]
+        return {
+            "gradients": _bytes(self._parameters),
+            "masters": 2 * _bytes(masters),  # with their gradients
+            "moments": 2 * _bytes(self._masters),
+        }
 
     def set_progress(self, done: float) -> None:
         """done: the share of the run that lies behind, 0 to 1. It alone decides the learning rate."""
         for group in self._adam.param_groups:
             group["lr"] = self._learning_rate * (1.0 - done)
 
-    def step(self) -> Tensor:
-        """One update from the accumulated gradients, which are then cleared. Returns their norm before the clip."""
-        if self._masters is not self._parameters:
-            for master, parameter in zip(self._masters, self._parameters, strict=True):
+    def clip(self) -> Tensor:
+        """Scales the accumulated gradients of all processes to the largest norm allowed. Returns their norm before that."""
+        for master, parameter in zip(self._masters, self._parameters, strict=True):
+            if master is not parameter:
                 master.grad = None if parameter.grad is None else parameter.grad.float()
                 parameter.grad = None
-        norm = nn.utils.clip_grad_norm_(self._masters, self._max_grad_norm)
+        self._world.sum_([m.grad for m in self._masters if m.grad is not None and not is_sharded(m)])
+        return whole(nn.utils.clip_grad_norm_(self._masters, self._max_grad_norm))
+
+    def step(self) -> None:
+        """One update from the gradients, which are then cleared."""
         self._adam.step()
         self._adam.zero_grad()
         self._publish()
-        return norm
+
+    def discard(self) -> None:
+        """Clears the gradients without an update."""
+        self._adam.zero_grad()
 
     def use_masters(self) -> None:
         """Give the model its fp32 weights, for saving. No more steps after this."""
@@ -52,24 +79,36 @@ class Optimizer:
             parameter.data = master.detach()
 
     def state(self) -> dict[str, Any]:
-        """Weights (the fp32 ones) and Adam's moments: all that the next step depends on."""
-        return {"weights": [master.detach() for master in self._masters], "adam": self._adam.state_dict()}
+        """Weights (the fp32 ones) and Adam's moments: all that the next step depends on. Whole tensors, also of sharded ones;
+        then all processes must call it."""
+        adam = self._adam.state_dict()
+        moments = {i: {name: whole(value) for name, value in of.items()} for i, of in adam["state"].items()}
+        return {"weights": [whole(master.detach()) for master in self._masters], "moments": moments}
 
     def restore(self, state: dict[str, Any]) -> None:
         with torch.no_grad():
             for master, saved in zip(self._masters, state["weights"], strict=True):
-                master.copy_(saved)
-        self._adam.load_state_dict(state["adam"])
+                master.copy_(shard_like(saved, master))
+        moments = {
+            index: {name: shard_like(value, self._masters[index]) for name, value in of.items()}
+            for index, of in state["moments"].items()
+        }
+        self._adam.load_state_dict({"state": moments, "param_groups": self._adam.state_dict()["param_groups"]})
         self._publish()
 
     @torch.no_grad()
     def _publish(self) -> None:
-        if self._masters is not self._parameters:
-            for master, parameter in zip(self._masters, self._parameters, strict=True):
+        for master, parameter in zip(self._masters, self._parameters, strict=True):
+            if master is not parameter:
                 parameter.copy_(master)
 
 
 def cast_parameters(model: nn.Module, dtype: torch.dtype) -> None:
-    """Parameters only. `model.to(dtype)` would cast the rotary frequencies too, and shift every position."""
+    """Floating-point parameters only. `model.to(dtype)` would cast the rotary frequencies too, and shift every position."""
     for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
+
+
+def _bytes(tensors: Sequence[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

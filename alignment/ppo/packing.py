@@ -9,7 +9,7 @@ run on padded batches of the same interface: same numbers, more work.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -48,6 +48,7 @@ class Pack:
                 its prefix is valued.
     targets:    [R] the response tokens.
     slots, shape: where the R numbers belong in the grid [rows, T].
+    repeat:     met before: its numbers must not count again.
     """
 
     rows: list[int]
@@ -59,6 +60,10 @@ class Pack:
     targets: Tensor
     slots: Tensor
     shape: tuple[int, int]
+    repeat: bool = False
+
+    def repeated(self) -> Pack:
+        return replace(self, repeat=True)
 
     def grid(self, numbers: Tensor) -> Tensor:
         """[R] -> [rows, T], 0 where there is no response token."""
@@ -69,12 +74,12 @@ def packs(
     completions: Sequence[Completion], rows: Sequence[int], *, width: int, tokens: int, packed: bool, device: str
 ) -> Iterator[Pack]:
     """The sequences `rows` of a batch in as few packs as hold at most `tokens` each. width: T of the grids."""
-    ordered = sorted(rows, key=lambda row: -_length(completions[row]))
+    ordered = sorted(rows, key=lambda row: -length_of(completions[row]))
     start = 0
     while start < len(ordered):
-        stop, longest, total = start, _length(completions[ordered[start]]), 0
+        stop, longest, total = start, length_of(completions[ordered[start]]), 0
         while stop < len(ordered):
-            total += _length(completions[ordered[stop]]) if packed else longest
+            total += length_of(completions[ordered[stop]]) if packed else longest
             if total > tokens and stop > start:
                 break
             stop += 1
@@ -84,7 +89,7 @@ def packs(
 
 def _pack(completions: Sequence[Completion], rows: list[int], width: int, packed: bool, device: str) -> Pack:
     chosen = [completions[row] for row in rows]
-    lengths = [_length(completion) for completion in chosen]
+    lengths = [length_of(completion) for completion in chosen]
     sequences = [torch.tensor(completion.prompt_ids + completion.response_ids) for completion in chosen]
     starts = _starts(lengths) if packed else [row * lengths[0] for row in range(len(rows))]
     predicts, slots = [], []
@@ -114,16 +119,13 @@ def _pack(completions: Sequence[Completion], rows: list[int], width: int, packed
     )
 
 
-def response_logits(model: Any, pack: Pack) -> Tensor:
-    """Logits [R, V] of a causal language model at each response token, before any temperature."""
+def response_states(model: Any, pack: Pack, logits: bool = False) -> Tensor:
+    """A trunk's last hidden states [R, H] of the prefix before each response token; or a language model's logits [R, V] there."""
+    if not logits:
+        return _forward(model, pack).last_hidden_state.flatten(0, 1)[pack.predicts]
     if pack.groups is None:
         return _forward(model, pack).logits.flatten(0, 1)[pack.predicts]
     return _forward(model, pack, logits_to_keep=pack.predicts).logits[0]
-
-
-def response_states(backbone: Any, pack: Pack) -> Tensor:
-    """Last hidden states [R, H] of the prefix before each response token."""
-    return _forward(backbone, pack).last_hidden_state.flatten(0, 1)[pack.predicts]
 
 
 def _forward(model: Any, pack: Pack, **options: Any) -> Any:
@@ -238,5 +240,6 @@ def _starts(lengths: Sequence[int]) -> list[int]:
     return [sum(lengths[:row]) for row in range(len(lengths))]
 
 
-def _length(completion: Completion) -> int:
+def length_of(completion: Completion) -> int:
+    """Tokens of prompt and response."""
     return len(completion.prompt_ids) + len(completion.response_ids)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,15 +13,15 @@ from alignment.generation.engine import Completion
 from alignment.ppo import maths
 from alignment.ppo.config import PPOConfig
 from alignment.ppo.learner import Learner
-from alignment.ppo.packing import Pack, response_logits
 from alignment.ppo.protocols import Scorer
+from alignment.ppo.scores import shaped
 
 
 @dataclass(frozen=True)
 class Rollout:
     """A batch, judged. Grids are [B, T], T the longest response; `mask` is True on response tokens, EOS included.
 
-    sampler_logprobs: by the engine; policy_logprobs: by the trainer, the same weights. scores: after the missing-EOS penalty.
+    sampler_logprobs: by the engine; policy_logprobs: by the trainer, the same weights. scores: after shaping and the missing-EOS penalty.
     weights: importance weights of sampler against trainer, None = off.
     """
 
@@ -52,18 +52,17 @@ def judge(
     scorer: Scorer,
     config: PPOConfig,
 ) -> Rollout:
-    """From sampled answers to advantages. rows[b]: the data row of prompt b. All the learner's weights stay as they are."""
-    temperature = config.rollout.temperature
+    """From sampled answers to advantages. rows[b]: the data row of prompt b. No weight changes.
+
+    Several processes each look at a share of the answers; then all know all. So everything from here on, whitening over the
+    whole batch included, is the same on every one of them.
+    """
     mask = response_mask(completions).to(learner.device)
     sampler_logprobs = _padded([completion.logprobs for completion in completions]).to(learner.device)
-    policy_logprobs, entropy = _logprobs_and_entropy(learner, completions, mask, temperature)
-    reference_logprobs = _collect(
-        learner, completions, mask, lambda pack: _logprobs(learner.reference, pack, temperature)
-    )
-    values = _collect(learner, completions, mask, learner.critic)
+    policy_logprobs, entropy, values, reference_logprobs = _token_numbers(completions, mask, learner, config)
 
     finished = torch.tensor([completion.finished for completion in completions], device=learner.device)
-    scores = scorer(completions, rows).to(learner.device)
+    scores = shaped(_scores(completions, rows, learner, scorer), config.scores, learner.score_statistics)
     if config.missing_eos is not None:
         scores = maths.with_missing_eos(scores, finished, config.missing_eos.mode, config.missing_eos.value)
 
@@ -116,33 +115,31 @@ def response_mask(completions: Sequence[Completion]) -> Tensor:
     return torch.arange(int(lengths.max())) < lengths[:, None]
 
 
-def _logprobs(model: Any, pack: Pack, temperature: float) -> Tensor:
-    return maths.token_logprobs(response_logits(model, pack), pack.targets, temperature)
+def _token_numbers(
+    completions: Sequence[Completion], mask: Tensor, learner: Learner, config: PPOConfig
+) -> list[Tensor]:
+    """Grids [B, T] of the policy's log-probabilities and entropy, the values, and the reference's log-probabilities."""
+    temperature = config.rollout.temperature
+    grids = [torch.zeros_like(mask, dtype=torch.float32) for _ in range(4)]
+    for pack in learner.packs(completions, range(len(completions)), mask.shape[1]):
+        numbers = [*learner.act(pack, temperature), learner.reference(pack, temperature).logprobs]
+        for grid, number in zip(grids, numbers, strict=True):
+            grid[pack.rows] = pack.grid(number)
+    learner.world.sum_(grids)  # each process filled rows of its own
+    return grids
 
 
-def _logprobs_and_entropy(
-    learner: Learner, completions: Sequence[Completion], mask: Tensor, temperature: float
-) -> tuple[Tensor, Tensor]:
-    logprobs, entropy = torch.zeros_like(mask, dtype=torch.float32), torch.zeros_like(mask, dtype=torch.float32)
-    for pack in _all(learner, completions, mask):
-        logits = response_logits(learner.policy, pack)
-        logprobs[pack.rows] = pack.grid(maths.token_logprobs(logits, pack.targets, temperature))
-        entropy[pack.rows] = pack.grid(maths.entropy(logits, temperature))
-    return logprobs, entropy
-
-
-def _collect(
-    learner: Learner, completions: Sequence[Completion], mask: Tensor, function: Callable[[Pack], Tensor]
+def _scores(
+    completions: Sequence[Completion], rows: Sequence[Mapping[str, Any]], learner: Learner, scorer: Scorer
 ) -> Tensor:
-    """[B, T] grid of a function's numbers [R] on every response token."""
-    grid = torch.zeros_like(mask, dtype=torch.float32)
-    for pack in _all(learner, completions, mask):
-        grid[pack.rows] = pack.grid(function(pack))
-    return grid
-
-
-def _all(learner: Learner, completions: Sequence[Completion], mask: Tensor) -> Iterator[Pack]:
-    return learner.packs(completions, range(len(completions)), mask.shape[1])
+    """[B]"""
+    world = learner.world
+    own = slice(first := world.first(len(completions)), first + len(world.share(completions)))
+    scores = torch.zeros(len(completions), device=learner.device)
+    if own.start < own.stop:
+        scores[own] = scorer(completions[own], rows[own]).to(learner.device)
+    world.sum_([scores])
+    return scores
 
 
 def _padded(rows: Sequence[Sequence[float]]) -> Tensor:

@@ -1,8 +1,8 @@
 """The stage `ppo`: Schulman et al. 2017 on a language model, with the details of Huang et al. 2024 ("N+").
 
 What to read, in this order: `run` below is the algorithm; `rollout.judge` turns sampled answers into advantages;
-`update.optimise` is the optimisation; `maths` holds every formula; `packing` is why padding costs nothing.
-Left out, on purpose: generation that overlaps training, several optimisation processes, a pre-training loss (PPO-ptx).
+`update.optimise` is the optimisation; `maths` holds every formula; `arrangements` which models there are; `packing` is why
+padding costs nothing. README.md lists every detail with its source. Left out, on purpose: generation that overlaps training.
 """
 
 from __future__ import annotations
@@ -20,19 +20,22 @@ from alignment.core.errors import SuiteError
 from alignment.data.rows import load_rows, prompt_text
 from alignment.generation.engine import Completion, Engine, Sampling
 from alignment.generation.open import open_engine
-from alignment.models.load import load_tokenizer, read_config, save_model
-from alignment.ppo.checkpoint import load_checkpoint, save_checkpoint
+from alignment.models.load import load_tokenizer
+from alignment.parallel import World, world
+from alignment.ppo.arrangements import new_learner
+from alignment.ppo.checkpoint import Checkpoints, random_states, set_random_states
 from alignment.ppo.config import PPOConfig
-from alignment.ppo.learner import Learner, new_learner
-from alignment.ppo.maths import adapted_coefficient, token_logprobs
-from alignment.ppo.packing import response_logits
+from alignment.ppo.learner import Learner
+from alignment.ppo.maths import adapted_coefficient
+from alignment.ppo.memory import memory_by_part, memory_line
 from alignment.ppo.prompts import Prompts
 from alignment.ppo.protocols import Scorer
+from alignment.ppo.ptx import PtxTexts
+from alignment.ppo.result import save_policy
 from alignment.ppo.rollout import judge, rollout_metrics
+from alignment.ppo.sync import require_sync, send_weights
 from alignment.ppo.update import optimise
 
-_SYNC_TOLERANCE = {"fp32": 1e-3, "bf16": 0.1}
-_PROBES = 4
 _LOG_LINES = 20
 
 
@@ -42,101 +45,129 @@ def run(
     context: Context,
     scorer: Scorer,
     gold: Callable[[str, str], float] | None = None,
+    second_scorer: Scorer | None = None,
 ) -> dict[str, Any]:
     """Trains the policy and leaves it in `context.workdir`. inputs: `model`, `reward`, and `prompts` where they are a file's.
 
-    gold(prompt text, answer) is only logged. Summary: train_tokens = response tokens times epochs, rollout_tokens, steps,
-    seconds, engine, and score, KL (nats a sequence) and gold of the last step's samples.
-    Raises SuiteError if the engine's weights ever differ from the policy's.
+    gold(prompt text, answer) and the second scorer are only logged. Summary: train_tokens = response tokens times epochs,
+    rollout_tokens, steps, seconds, engine, and score, KL (nats a sequence) and gold of the last step's samples.
+    Raises SuiteError if the engine's weights ever differ from the policy's, or if no finite update can be made.
     """
     started = time.monotonic()
+    processes = world()
     tokenizer: Any = load_tokenizer(inputs["model"].path)
     rows = load_rows(config.prompts, inputs.get("prompts"), ("prompt",), "prompts")
     prompts = Prompts(rows, tokenizer, context.seed_for("prompts"))
-    learner = new_learner(config, inputs, context)
-    totals = load_checkpoint(context.scratch, learner) or {"steps": 0, "rollout_tokens": 0}
-    context.log.forget_after(int(totals["steps"]))
+    ptx = PtxTexts(config.ptx, inputs, tokenizer, context.seed_for("ptx")) if config.ptx else None
+    learner = new_learner(config, inputs, context, processes)
+    context.log.info(memory_line(config.arrangement, memory_by_part(learner, scorer)))
+    checkpoints = Checkpoints(context.scratch / "checkpoints", say=context.log.info)
+    totals = _resume(checkpoints, learner, context)
     last: dict[str, float] = {}
 
-    with closing(_open(config, inputs["model"], prompts, context)) as engine:
+    with closing(_open(config, inputs["model"], prompts, context, processes)) as engine:
         context.log.info(f"rollouts by {engine.name}")
-        engine.load_weights(learner.policy.named_parameters())
-        for step in range(int(totals["steps"]), config.steps):
+        send_weights(engine, learner, config, context.scratch)
+        for step in range(totals["steps"], config.steps):
             clock = _Clock()
             learner.policy_optimizer.set_progress(step / config.steps)
             learner.critic_optimizer.set_progress(step / config.steps)
 
             with clock("generate"):
                 prompt_batch, row_batch = prompts.batch(step, config.rollout.batch_size)
-                completions = engine.generate(prompt_batch, _sampling(config, context, step))
+                completions = _generate(engine, prompt_batch, config, context.seed_for(f"rollout {step}"), processes)
             with clock("score"):
                 rollout = judge(completions, row_batch, learner, scorer, config)
             with clock("optimise"):
-                updates = optimise(rollout, learner, config, context.seed_for(f"shuffle {step}"))
+                updates = optimise(
+                    rollout, learner, config, step=step, seed=context.seed_for(f"shuffle {step}"), ptx=ptx
+                )
+                _require_progress(learner, config, checkpoints)
             with clock("sync"):
-                engine.load_weights(learner.policy.named_parameters())
-                gap = _require_sync(engine, learner, completions, config)
+                send_weights(engine, learner, config, context.scratch)
+                gap = require_sync(engine, learner, completions, config)
 
             last = rollout_metrics(rollout) | updates | clock.metrics(rollout.tokens, config.epochs)
             last |= {"kl/coefficient": learner.kl_coefficient, "sync/logprob_gap": gap}
             if gold is not None:
                 last["rollout/gold"] = _mean_gold(gold, completions, row_batch, tokenizer)
+            if second_scorer is not None:
+                last["rollout/second_reward"] = float(second_scorer(completions, row_batch).mean())
             learner.kl_coefficient = _next_coefficient(config, learner.kl_coefficient, last["rollout/kl"])
+            if config.reference_reset_every and (step + 1) % config.reference_reset_every == 0:
+                learner.reset_reference()
             totals = {"steps": step + 1, "rollout_tokens": totals["rollout_tokens"] + rollout.tokens}
             _report(context, step + 1, config.steps, last)
             if config.checkpoint_every and (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
-                save_checkpoint(context.scratch, learner, totals)
+                _save(checkpoints, learner, totals)
         name = engine.name
 
-    learner.policy_optimizer.use_masters()
-    # In the dtype it came in, whatever it was trained in: precision says how to compute, not what to leave behind.
-    save_model(learner.policy.to(read_config(inputs["model"].path).dtype), tokenizer, context.workdir)
+    save_policy(learner, inputs["model"].path, tokenizer, context.workdir)
     return _summary(config, totals, last, name, time.monotonic() - started)
 
 
-def _open(config: PPOConfig, model: Artifact, prompts: Prompts, context: Context) -> Engine:
+def _resume(checkpoints: Checkpoints, learner: Learner, context: Context) -> dict[str, int]:
+    """Brings the learner and every library's random state to where the newest good checkpoint was made. Returns running sums:
+    finished steps and rollout tokens."""
+    totals = {"steps": 0, "rollout_tokens": 0}
+    saved = checkpoints.load(learner.device)
+    if saved is not None:
+        state = saved[1]
+        learner.restore(state["learner"])
+        set_random_states(state["random"])
+        totals = state["totals"]
+        context.log.info(f"resumed after step {totals['steps']}")
+    context.log.forget_after(totals["steps"])
+    return totals
+
+
+def _save(checkpoints: Checkpoints, learner: Learner, totals: dict[str, int]) -> None:
+    """Sharded weights are gathered by all processes, the first of which writes."""
+    state = {"learner": learner.state(), "random": random_states(), "totals": totals}
+    if learner.world.main:
+        checkpoints.save(totals["steps"], state)
+    learner.world.barrier()
+
+
+def _open(config: PPOConfig, model: Artifact, prompts: Prompts, context: Context, processes: World) -> Engine:
     return open_engine(
         config.rollout.engine,
         model.path,
         max_prompt_tokens=prompts.longest,
         max_new_tokens=config.rollout.max_new_tokens,
-        batch_size=config.rollout.batch_size,
-        precision=config.precision,
+        batch_size=-(-config.rollout.batch_size // processes.size),
+        precision=config.engine_precision,
         seed=context.seed_for("engine"),
+        url=config.rollout.url,
+        adapter_rank=config.peft.r if config.peft is not None and config.rollout.lora == "adapter" else None,
     )
 
 
-def _sampling(config: PPOConfig, context: Context, step: int) -> Sampling:
-    return Sampling(config.rollout.max_new_tokens, config.rollout.temperature, context.seed_for(f"rollout {step}"))
+def _generate(
+    engine: Engine, prompts: Sequence[list[int]], config: PPOConfig, seed: int, processes: World
+) -> list[Completion]:
+    """One answer to each prompt. Every process samples for its share of them, and then has all."""
+    sampling = Sampling(
+        config.rollout.max_new_tokens, config.rollout.temperature, seed, first=processes.first(len(prompts))
+    )
+    completions = engine.generate(processes.share(prompts), sampling)
+    engine.sleep()
+    return processes.gather(completions)
 
 
-@torch.no_grad()
-def _require_sync(engine: Engine, learner: Learner, completions: Sequence[Completion], config: PPOConfig) -> float:
-    """Mean |difference| of log-probabilities between engine and trainer on the batch's longest sequences, at temperature 1.
-
-    Raises SuiteError above the tolerance: the engine then samples from other weights than those that are trained.
-    """
-    sequences = sorted((c.prompt_ids + c.response_ids[:-1] for c in completions), key=len)[-_PROBES:]
-    by_engine = engine.logprobs(sequences)
-    probes = [Completion(ids[:1], ids[1:], numbers, True) for ids, numbers in zip(sequences, by_engine, strict=True)]
-    difference, tokens = 0.0, 0
-    for pack in learner.packs(probes, range(len(probes)), max(map(len, sequences))):
-        by_trainer = token_logprobs(response_logits(learner.policy, pack), pack.targets, 1.0)
-        expected = torch.tensor(
-            [number for row in pack.rows for number in probes[row].logprobs], device=by_trainer.device
-        )
-        difference += float((by_trainer - expected).abs().sum())
-        tokens += len(expected)
-    gap, tolerance = difference / tokens, config.sync_tolerance or _SYNC_TOLERANCE[config.precision]
-    if not gap <= tolerance:
-        raise SuiteError(
-            "ppo",
-            f"weights were not synchronised: after an update {engine.name} and the trainer differ by {gap:.2g} in mean "
-            "log-probability",
-            f"at most {tolerance:g} in {config.precision}",
-            "set rollout.engine: hf; if the difference is rounding of a larger model, raise sync_tolerance",
-        )
-    return gap
+def _require_progress(learner: Learner, config: PPOConfig, checkpoints: Checkpoints) -> None:
+    """Raises SuiteError when one optimiser step after another had to be left out."""
+    if learner.skipped < config.guard.patience:
+        return
+    newest = checkpoints.newest()
+    limit = f" or above {config.guard.gradient_norm:g}" if config.guard.gradient_norm else ""
+    raise SuiteError(
+        "ppo",
+        f"{learner.skipped} optimiser steps in a row had a loss or gradient that was not finite{limit}",
+        "finite gradients",
+        "lower learning_rate or critic.learning_rate, or clip scores (scores.clip); "
+        + (f"the last good checkpoint is that of step {newest}" if newest else "there is no checkpoint before this"),
+    )
 
 
 def _next_coefficient(config: PPOConfig, coefficient: float, sequence_kl: float) -> float:
@@ -161,7 +192,9 @@ def _report(context: Context, step: int, steps: int, metrics: dict[str, float]) 
         "reward": metrics["rollout/score"],
         "kl": metrics["rollout/kl"],
         "length": metrics["rollout/length"],
-        "tokens_per_second": metrics["speed/tokens_per_second"],
+        "generate_tps": metrics["speed/generate"],
+        "score_tps": metrics["speed/score"],
+        "optimise_tps": metrics["speed/optimise"],
     }
     if "rollout/gold" in metrics:
         shown["gold"] = metrics["rollout/gold"]

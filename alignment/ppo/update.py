@@ -7,64 +7,176 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from alignment.ppo import maths
 from alignment.ppo.config import PPOConfig
 from alignment.ppo.learner import Learner
-from alignment.ppo.maths import policy_loss, token_logprobs, value_loss
-from alignment.ppo.packing import response_logits
+from alignment.ppo.networks import TokenNumbers
+from alignment.ppo.packing import Pack
+from alignment.ppo.ptx import PtxTexts
 from alignment.ppo.rollout import Rollout
 
+Numbers = dict[str, Tensor]
 
-def optimise(rollout: Rollout, learner: Learner, config: PPOConfig, seed: int) -> dict[str, float]:
-    """Updates policy and critic in place. Returns metrics, each the mean over the optimiser steps.
 
-    seed: of the shuffles. A loss is summed over the tokens of its minibatch and divided by their number, in however many
-    passes it is computed.
+def optimise(
+    rollout: Rollout, learner: Learner, config: PPOConfig, *, step: int, seed: int, ptx: PtxTexts | None = None
+) -> dict[str, float]:
+    """Updates policy and critic in place. Returns metrics, each the mean over the optimiser steps taken.
+
+    step: of the run, counted from 0. seed: of the shuffles. A loss is summed over the tokens of its minibatch, on all
+    processes, and divided by their number, in however many passes it is computed. Once `learner.skipped` has reached the
+    guard's patience the rest is left undone.
     """
     shuffle = torch.Generator().manual_seed(seed)
-    sums: dict[str, Tensor] = {}
-    updates = config.epochs * (len(rollout.completions) // config.minibatch_size)
-    for _ in range(config.epochs):
+    minibatches = len(rollout.completions) // config.minibatch_size
+    totals: list[Numbers] = []
+    epochs = skips = 0
+    for epoch in range(config.epochs):
         order = torch.randperm(len(rollout.completions), generator=shuffle)
-        for minibatch in order.split(config.minibatch_size):
-            _add(sums, _step(rollout, minibatch.tolist(), learner, config))
-    return {name: float(total) / updates for name, total in sums.items()}
+        taken: list[Numbers] = []
+        for number, minibatch in enumerate(order.split(config.minibatch_size)):
+            numbers = _policy_and_critic(rollout, minibatch.tolist(), learner, config, step)
+            if ptx is not None and _policy_learns(config, step):
+                numbers |= _old_texts(ptx, (step * config.epochs + epoch) * minibatches + number, learner, config)
+            norms = _step(learner, config, step)
+            if norms is None:
+                skips += 1
+                if learner.skipped >= config.guard.patience:
+                    return _means(totals + taken) | {"update/epochs": epochs, "update/skipped": skips}
+            else:
+                taken.append(_over_processes(numbers, learner) | norms)
+        totals, epochs = totals + taken, epochs + 1
+        if config.early_stop_kl is not None and _means(taken).get("policy/approx_kl", 0.0) > config.early_stop_kl:
+            break
+    return _means(totals) | {"update/epochs": epochs, "update/skipped": skips}
 
 
-def _step(rollout: Rollout, minibatch: Sequence[int], learner: Learner, config: PPOConfig) -> dict[str, Tensor]:
-    """One optimiser step of policy and critic on some sequences of the batch."""
-    metrics: dict[str, Tensor] = {}
+def _policy_and_critic(
+    rollout: Rollout, minibatch: Sequence[int], learner: Learner, config: PPOConfig, step: int
+) -> Numbers:
+    """Gradients of both losses on some sequences of the batch, and this process's part of their numbers.
+
+    One model is done with before the next begins, unless they share a trunk: then its forward pass serves both.
+    """
+    sums: Numbers = {}
     tokens = rollout.mask[minibatch].sum()
     for pack in learner.packs(rollout.completions, minibatch, rollout.mask.shape[1]):
-        rows, mask = pack.rows, rollout.mask[pack.rows]
-        logits = response_logits(learner.policy, pack)
-        loss, numbers = policy_loss(
-            pack.grid(token_logprobs(logits, pack.targets, config.rollout.temperature)),
-            rollout.policy_logprobs[rows],
-            rollout.advantages[rows],
-            mask,
-            clip=config.clip.ratio,
-            dual_clip=config.clip.dual,
-            weights=None if rollout.weights is None else rollout.weights[rows],
-            tokens=tokens,
-        )
-        loss.backward()
-        _add(metrics, numbers)
-
-        loss, numbers = value_loss(
-            pack.grid(learner.critic(pack)),
-            rollout.values[rows],
-            rollout.returns[rows],
-            mask,
-            clip=config.clip.value,
-            tokens=tokens,
-        )
-        loss.backward()
-        _add(metrics, numbers)
-    metrics["policy/gradient_norm"] = learner.policy_optimizer.step()
-    metrics["critic/gradient_norm"] = learner.critic_optimizer.step()
-    return metrics
+        one_trunk = learner.critic is None
+        values: Tensor | None = None
+        if one_trunk or _policy_learns(config, step):
+            output = learner.policy(
+                pack, config.rollout.temperature, entropy=config.entropy_bonus is not None, values=one_trunk
+            )
+            values = output.values
+            loss, numbers = _policy_loss(output, rollout, pack, config, tokens)
+            if values is not None:
+                critic_loss, more = _critic_loss(values, rollout, pack, config, tokens)
+                loss, numbers = loss + config.critic.loss_coefficient * critic_loss, numbers | more
+            _backward(loss, pack, learner)
+            _add(sums, numbers, pack)
+        if learner.critic is not None:
+            loss, numbers = _critic_loss(learner.critic(pack), rollout, pack, config, tokens)
+            _backward(loss, pack, learner)
+            _add(sums, numbers, pack)
+    return sums
 
 
-def _add(sums: dict[str, Tensor], numbers: dict[str, Tensor]) -> None:
+def _policy_loss(
+    output: TokenNumbers, rollout: Rollout, pack: Pack, config: PPOConfig, tokens: Tensor
+) -> tuple[Tensor, Numbers]:
+    rows, mask = pack.rows, rollout.mask[pack.rows]
+    loss, numbers = maths.policy_loss(
+        pack.grid(output.logprobs),
+        rollout.policy_logprobs[rows],
+        rollout.advantages[rows],
+        mask,
+        clip=config.clip.ratio,
+        dual_clip=config.clip.dual,
+        weights=None if rollout.weights is None else rollout.weights[rows],
+        tokens=tokens,
+    )
+    if config.entropy_bonus is not None and output.entropy is not None:
+        entropy = output.entropy.sum() / tokens
+        loss, numbers = loss - config.entropy_bonus * entropy, numbers | {"policy/entropy": entropy.detach()}
+    return loss, numbers
+
+
+def _critic_loss(
+    values: Tensor, rollout: Rollout, pack: Pack, config: PPOConfig, tokens: Tensor
+) -> tuple[Tensor, Numbers]:
+    rows = pack.rows
+    return maths.value_loss(
+        pack.grid(values),
+        rollout.values[rows],
+        rollout.returns[rows],
+        rollout.mask[rows],
+        clip=config.clip.value,
+        tokens=tokens,
+    )
+
+
+def _old_texts(ptx: PtxTexts, number: int, learner: Learner, config: PPOConfig) -> Numbers:
+    """Gradient of the language-model loss on a batch of old texts, in nats per token, times its coefficient."""
+    assert config.ptx is not None
+    texts = ptx.batch(number)
+    tokens = sum(len(text.response_ids) for text in texts)
+    sums: Numbers = {}
+    for pack in learner.packs(texts, range(len(texts)), max(len(text.response_ids) for text in texts)):
+        loss = -learner.policy(pack, 1.0).logprobs.sum() / tokens
+        _backward(config.ptx.coefficient * loss, pack, learner)
+        _add(sums, {"ptx/loss": loss.detach()}, pack)
+    return sums
+
+
+def _step(learner: Learner, config: PPOConfig, step: int) -> Numbers | None:
+    """One optimiser step of policy and critic; None if the gradients are such that it was left out."""
+    norms = {
+        "policy/gradient_norm": learner.policy_optimizer.clip(),
+        "critic/gradient_norm": learner.critic_optimizer.clip(),
+    }
+    limit = config.guard.gradient_norm or float("inf")
+    if not all(bool(norm.isfinite()) and float(norm) <= limit for norm in norms.values()):
+        learner.policy_optimizer.discard()
+        learner.critic_optimizer.discard()
+        learner.skipped += 1
+        return None
+    learner.skipped = 0
+    learner.critic_optimizer.step()
+    if _policy_learns(config, step):
+        learner.policy_optimizer.step()
+    else:
+        learner.policy_optimizer.discard()
+        del norms["policy/gradient_norm"]
+    return norms
+
+
+def _policy_learns(config: PPOConfig, step: int) -> bool:
+    return step >= (config.critic.warmup_steps or 0)
+
+
+def _backward(loss: Tensor, pack: Pack, learner: Learner) -> None:
+    """A repeated pack takes part without effect. Sharded gradients are averaged over processes, where a sum is wanted."""
+    (loss * (0 if pack.repeat else learner.world.size if learner.even else 1)).backward()
+
+
+def _add(sums: Numbers, numbers: Numbers, pack: Pack) -> None:
     for name, number in numbers.items():
+        number = number * 0 if pack.repeat else number
         sums[name] = sums[name] + number if name in sums else number
+
+
+def _over_processes(numbers: Numbers, learner: Learner) -> Numbers:
+    if learner.world.size == 1:
+        return numbers
+    names = sorted(numbers)
+    stacked = torch.stack([numbers[name].to(learner.device).float() for name in names])
+    learner.world.sum_([stacked])
+    return dict(zip(names, stacked, strict=True))
+
+
+def _means(steps: Sequence[Numbers]) -> dict[str, float]:
+    names = {name for numbers in steps for name in numbers}
+    return {
+        name: float(torch.stack([numbers[name].float().cpu() for numbers in steps if name in numbers]).mean())
+        for name in sorted(names)
+    }

@@ -6,9 +6,9 @@ from torch import nn
 from transformers import GPTJConfig, GPTJModel
 
 from alignment.generation.engine import Completion
-from alignment.ppo.critic import critic_from_policy, critic_from_reward_model
-from alignment.ppo.maths import token_logprobs
-from alignment.ppo.packing import allow_packing, packs, response_logits
+from alignment.ppo.arrangements import critic_from_policy, critic_from_reward_model
+from alignment.ppo.networks import Policy
+from alignment.ppo.packing import allow_packing, packs
 
 
 def grids(function, completions, packed, tokens=10_000):
@@ -20,8 +20,8 @@ def grids(function, completions, packed, tokens=10_000):
     return whole
 
 
-def logprobs_of(model):
-    return lambda pack: token_logprobs(response_logits(model, pack), pack.targets, 0.7)
+def logprobs_of(policy):
+    return lambda pack: policy(pack, 0.7).logprobs
 
 
 def one_by_one(model, completions):
@@ -39,33 +39,33 @@ def one_by_one(model, completions):
 @pytest.mark.parametrize("tokens", [10_000, 40])
 @torch.no_grad()
 def test_packed_padded_and_single_sequences_give_the_same_logprobs(tiny_model, answers, kv_heads, tokens):
-    model, completions = tiny_model(kv_heads), answers(37)
-    expected = one_by_one(model, completions)
-    padded = grids(logprobs_of(model), completions, packed=False, tokens=tokens)
-    assert allow_packing(model.base_model)
-    packed = grids(logprobs_of(model), completions, packed=True, tokens=tokens)
+    policy, completions = Policy(tiny_model(kv_heads)), answers(37)
+    expected = one_by_one(policy.lm, completions)
+    padded = grids(logprobs_of(policy), completions, packed=False, tokens=tokens)
+    assert allow_packing(policy.trunk)
+    packed = grids(logprobs_of(policy), completions, packed=True, tokens=tokens)
     torch.testing.assert_close(padded, expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(packed, expected, atol=1e-5, rtol=0)
 
 
 def test_gradients_of_packed_sequences_are_those_of_single_ones(tiny_model, answers):
-    model, completions = tiny_model(), answers(20)
-    one_by_one(model, completions).sum().backward()
-    expected = [parameter.grad.clone() for parameter in model.parameters()]
-    model.zero_grad()
-    allow_packing(model.base_model)
-    grids(logprobs_of(model), completions, packed=True).sum().backward()
-    for parameter, gradient in zip(model.parameters(), expected, strict=True):
+    policy, completions = Policy(tiny_model()), answers(20)
+    one_by_one(policy.lm, completions).sum().backward()
+    expected = [parameter.grad.clone() for parameter in policy.parameters()]
+    policy.zero_grad()
+    allow_packing(policy.trunk)
+    grids(logprobs_of(policy), completions, packed=True).sum().backward()
+    for parameter, gradient in zip(policy.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()
 def test_neighbours_in_a_pack_do_not_see_each_other(tiny_model, answers):
-    model, completions = tiny_model(), answers(5)
-    allow_packing(model.base_model)
-    before = grids(logprobs_of(model), completions, packed=True)
+    policy, completions = Policy(tiny_model()), answers(5)
+    allow_packing(policy.trunk)
+    before = grids(logprobs_of(policy), completions, packed=True)
     other = Completion([7] * len(completions[2].prompt_ids), [8] * len(completions[2].response_ids), [], True)
-    after = grids(logprobs_of(model), [*completions[:2], other, *completions[3:]], packed=True)
+    after = grids(logprobs_of(policy), [*completions[:2], other, *completions[3:]], packed=True)
     assert torch.equal(before[[0, 1, 3, 4]], after[[0, 1, 3, 4]])
     assert not torch.equal(before[2], after[2])
 
@@ -87,7 +87,7 @@ def test_a_model_with_attention_of_its_own_is_not_packed():
 @torch.no_grad()
 def test_values_are_those_of_the_prefix_before_each_token(tiny_model, answers):
     critic, completions = critic_from_policy(tiny_model(), seed=1), answers(6)
-    allow_packing(critic.backbone)
+    allow_packing(critic.trunk)
     values = grids(critic, completions, packed=True)
     alone = tiny_model().base_model
     for row, completion in enumerate(completions):

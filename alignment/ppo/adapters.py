@@ -1,0 +1,60 @@
+"""Adapters of a shared base: how policy and critic live on it, and what the rollout engine gets of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.integrations import dequantize_module_weight
+from torch import Tensor
+
+POLICY, CRITIC, REFERENCE = "default", "critic", "reference"
+
+
+@torch.no_grad()
+def add_like(lm: Any, name: str, source: str | None = None, seed: int = 0) -> None:
+    """Another adapter of the policy's shape: a fresh one (which changes nothing yet), or a copy of `source`. All adapters stay
+    trainable; peft's own `add_adapter` would leave only one so."""
+    trainable = [weight for weight in lm.parameters() if weight.requires_grad]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        lm.add_adapter(name, lm.peft_config[POLICY])
+    if source is not None:
+        weights = dict(lm.named_parameters())
+        for key, weight in weights.items():
+            if f".{name}." in key:
+                weight.copy_(weights[key.replace(f".{name}.", f".{source}.")])
+    for weight in [*trainable, *weights_of(lm, name)]:
+        weight.requires_grad_(True)
+
+
+def weights_of(lm: Any, adapter: str) -> list[Tensor]:
+    return [weight for key, weight in lm.named_parameters() if f".{adapter}." in key]
+
+
+@torch.no_grad()
+def merged_weights(lm: Any, adapter: str) -> Iterator[tuple[str, Tensor]]:
+    """Weights of the base under their own names, with the adapter's change added; those held in few bits come as what they
+    stand for. Nothing in the model changes."""
+    changed: dict[str, BaseTunerLayer] = {
+        f"{name}.base_layer.weight": layer
+        for name, layer in lm.get_base_model().named_modules()
+        if isinstance(layer, BaseTunerLayer) and adapter in getattr(layer, "lora_A", {})
+    }
+    for name, weight in lm.get_base_model().named_parameters():
+        if ".lora_" in name:
+            continue
+        if name in changed:
+            layer: Any = changed[name]
+            base = dequantize_module_weight(layer.base_layer)
+            weight = (base.float() + layer.get_delta_weight(adapter).float()).to(base.dtype)
+        yield name.replace(".base_layer.", "."), weight.detach()
+
+
+def save_adapter(lm: Any, adapter: str, folder: Path) -> Path:
+    """The adapter alone in peft's format, for an engine that serves adapters. Returns its folder."""
+    lm.save_pretrained(str(folder), selected_adapters=[adapter], safe_serialization=True)
+    return folder if adapter == POLICY else folder / adapter
