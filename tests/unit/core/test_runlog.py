@@ -22,6 +22,32 @@ def test_numbers_that_are_not_finite_stay_valid_json(tmp_path):
     assert (row["loss"], row["kl"]) == ("nan", "inf")
 
 
+def test_rows_come_back_as_numbers_also_those_that_are_not_finite(tmp_path):
+    log = RunLog(tmp_path)
+    assert log.rows() == []
+    log.metrics(1, {"rollout/kl": 0.5, "loss": float("inf")})
+    log.metrics(2, {"rollout/kl": 1})
+    first, second = log.rows()
+    assert (first["step"], first["rollout/kl"], first["loss"]) == (1, 0.5, float("inf"))
+    assert (second["step"], second["rollout/kl"]) == (2, 1.0)
+
+
+def test_a_sink_hears_of_every_row_and_of_what_is_forgotten(tmp_path):
+    heard = []
+
+    class Sink:
+        def metrics(self, step, values):
+            heard.append((step, dict(values)))
+
+        def forget_after(self, step):
+            heard.append(("forget after", step))
+
+    log = RunLog(tmp_path, Sink())
+    log.forget_after(0)
+    log.metrics(1, {"loss": 2.0})
+    assert heard == [("forget after", 0), (1, {"loss": 2.0})]
+
+
 def test_seeds_differ_by_purpose_and_are_the_same_everywhere(tmp_path):
     context = Context.at(tmp_path, seed=7)
     assert context.seed_for("sampling") == derive_seed(7, "sampling")
