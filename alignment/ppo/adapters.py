@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor
 
@@ -39,18 +38,17 @@ def weights_of(lm: Any, adapter: str) -> list[Tensor]:
 def merged_weights(lm: Any, adapter: str) -> Iterator[tuple[str, Tensor]]:
     """Weights of the base under their own names, with the adapter's change added; those held in few bits come as what they
     stand for. Nothing in the model changes."""
-    changed: dict[str, BaseTunerLayer] = {
-        f"{name}.base_layer.weight": layer
-        for name, layer in lm.get_base_model().named_modules()
-        if isinstance(layer, BaseTunerLayer) and adapter in getattr(layer, "lora_A", {})
-    }
+    layers: dict[str, Any] = dict(lm.get_base_model().named_modules())
     for name, weight in lm.get_base_model().named_parameters():
         if ".lora_" in name:
             continue
-        if name in changed:
-            layer: Any = changed[name]
-            base = dequantize_module_weight(layer.base_layer)
-            weight = (base.float() + layer.get_delta_weight(adapter).float()).to(base.dtype)
+        owner, _, kind = name.rpartition(".")
+        if kind == "weight":
+            weight = dequantize_module_weight(layers[owner])
+        if name.endswith(".base_layer.weight"):
+            layer = layers[owner.removesuffix(".base_layer")]
+            if adapter in layer.lora_A:
+                weight = (weight.float() + layer.get_delta_weight(adapter).float()).to(weight.dtype)
         yield name.replace(".base_layer.", "."), weight.detach()
 
 
