@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from alignment.core.artifact import Artifact
-from alignment.core.errors import CellFailed, SuiteError
+from alignment.core.errors import CellFailed, RecipeError, SuiteError
 from alignment.core.provenance import cores, memory_gib
 from alignment.core.store import Store
 from recipes.cell import Job, execute
+from recipes.launch import restored
 from recipes.plan import Cell
+from recipes.processes import read_layout
 from recipes.stages import KINDS
 
 _GIB_PER_CELL = 3.0  # resident: the libraries alone take 1.2 GiB, vLLM with its cache about 1
@@ -46,7 +48,7 @@ class Running:
     lifeline: Any  # our end of a pipe: when it closes, the child ends
     work: Path
     started: float
-    gpu: str | None
+    gpus: list[str]
 
     def progress(self) -> dict[str, Any]:
         """What the cell last said of itself; empty before its first word."""
@@ -80,7 +82,10 @@ def visible_gpus() -> list[str]:
 
 
 def run_cells(cells: Sequence[Cell], store: Store, recipe: str, display: Display, jobs: int) -> Outcome:
-    """Make every cell that the store lacks, inputs first. Failures are in the outcome; KeyboardInterrupt stops all children."""
+    """Make every cell that the store lacks, inputs first. Failures are in the outcome; KeyboardInterrupt stops all children.
+
+    Raises RecipeError, before anything runs, for a cell that wants more GPUs than there are.
+    """
     outcome = Outcome()
     for cell in cells:
         artifact = store.find(cell.digest)
@@ -100,8 +105,12 @@ class _Executor:
     ) -> None:
         self.store, self.recipe, self.display, self.outcome = store, recipe, display, outcome
         self.gpus = visible_gpus()
+        self.all_gpus = len(self.gpus)
         self.jobs = min(jobs, len(self.gpus)) if self.gpus else jobs
         self.threads = max(1, cores() // self.jobs)
+        self.layouts = {cell.digest: read_layout(cell.config, f"stages.{cell.stage}") for cell in waiting}
+        for cell in waiting:
+            self._require_gpus(cell)
         self.waiting = sorted(waiting, key=_chain_weights(waiting).__getitem__, reverse=True)
         self.running: list[Running] = []
         self.context = multiprocessing.get_context("forkserver")
@@ -133,22 +142,42 @@ class _Executor:
             first.join(_POLL_SECONDS)
 
     def _launch_ready(self) -> None:
+        """Start what can start, in order. Where the next one that could start needs more than is free, it waits and with it what
+        stands behind it: a cell of many processes would else never find enough of them free."""
         for cell in list(self.waiting):
-            if len(self.running) >= self.jobs:
-                return
             if all(needed.digest in self.outcome.artifacts for needed in cell.needs()):
+                jobs = self._jobs_for(cell) + sum(self._jobs_for(running.cell) for running in self.running)
+                if jobs > self.jobs or self._gpus_for(cell) > len(self.gpus):
+                    return
                 self.waiting.remove(cell)
                 self._launch(cell)
+
+    def _jobs_for(self, cell: Cell) -> int:
+        """On the CPU each process weighs as much as a cell of one; GPUs are counted themselves."""
+        return 1 if self.all_gpus else min(self.layouts[cell.digest].here, self.jobs)
+
+    def _gpus_for(self, cell: Cell) -> int:
+        """How many GPUs of this machine the cell takes, all at once; on a machine without, 0."""
+        layout = self.layouts[cell.digest]
+        return layout.here if self.all_gpus and layout.device != "cpu" else 0
+
+    def _require_gpus(self, cell: Cell) -> None:
+        layout = self.layouts[cell.digest]
+        wanted = layout.here if layout.device == "gpu" else self._gpus_for(cell)
+        if wanted > self.all_gpus:
+            where, what = f"stages.{cell.stage}.runtime", f"{wanted} processes, each with a GPU of its own"
+            raise RecipeError(where, what, f"at most {self.all_gpus}, the GPUs of this machine", "lower `processes`")
 
     def _launch(self, cell: Cell) -> None:
         inputs = {
             role: self.outcome.artifacts[i.digest] if isinstance(i, Cell) else i for role, i in cell.inputs.items()
         }
-        gpu = self.gpus.pop(0) if self.gpus else None
+        gpus = [self.gpus.pop(0) for _ in range(self._gpus_for(cell))]
         work = self.store.partial(cell.digest)
         threads = cell.config.runtime.threads or self.threads
         job = Job(
-            self.store.root, self.recipe, cell.stage, cell.label, cell.config, cell.seed, cell.identity, cell.digest, inputs, threads, gpu
+            self.store.root, self.recipe, cell.stage, cell.label, cell.config, cell.seed, cell.identity, cell.digest, inputs, threads,
+            ",".join(gpus) or None, self.layouts[cell.digest],
         )  # fmt: skip
         ours, theirs = multiprocessing.Pipe()
         process = self.context.Process(target=execute, args=(job, theirs), name=cell.label)
@@ -156,15 +185,14 @@ class _Executor:
         (work / "progress.json").unlink(missing_ok=True)
         process.start()
         theirs.close()
-        self.running.append(Running(cell, process, ours, work, time.time(), gpu))
+        self.running.append(Running(cell, process, ours, work, time.time(), gpus))
         self.display.started(cell, resumed)
 
     def _collect(self) -> None:
         for running in [r for r in self.running if not r.process.is_alive()]:
             self.running.remove(running)
             running.process.join()
-            if running.gpu is not None:
-                self.gpus.append(running.gpu)
+            self.gpus += running.gpus
             artifact = self.store.find(running.cell.digest)
             if artifact:
                 self.outcome.artifacts[running.cell.digest] = artifact
@@ -203,9 +231,7 @@ def _read_error(running: Running) -> SuiteError:
         return CellFailed(where, what, "", f"see {log}; run again to resume")
     if "traceback" in record:
         return CellFailed(where, f"an error in the suite or a library\n{record['traceback']}", "", f"full log: {log}")
-    error = SuiteError(f"{where}: {record['where']}", record["what"], record["expected"], record["remedy"])
-    error.exit_code = record["exit_code"]
-    return error
+    return restored(record | {"where": f"{where}: {record['where']}"})
 
 
 def _chain_weights(cells: Sequence[Cell]) -> dict[Cell, float]:

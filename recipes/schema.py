@@ -14,6 +14,8 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from alignment.core.config import Config, StageConfig
 from alignment.core.errors import RecipeError
 from eval.config import Comparison, Evaluation
+from recipes.processes import SHIPPED as ACCELERATE
+from recipes.processes import with_layout
 from recipes.stages import KINDS
 
 SHIPPED = Path(__file__).parent
@@ -108,7 +110,9 @@ def find_recipe(name: str) -> Path:
 
 
 def shipped_recipes() -> list[str]:
-    return sorted(str(path.relative_to(SHIPPED).with_suffix("")) for path in SHIPPED.glob("*/*.yaml"))
+    return sorted(
+        str(path.relative_to(SHIPPED).with_suffix("")) for path in SHIPPED.glob("*/*.yaml") if path.parent != ACCELERATE
+    )
 
 
 def _parse_stage(name: object, block: Any, where: str) -> StageConfig:
@@ -120,7 +124,7 @@ def _parse_stage(name: object, block: Any, where: str) -> StageConfig:
         close = difflib.get_close_matches(str(kind), KINDS, n=1)
         remedy = f"did you mean {close[0]}?" if close else "correct the kind"
         raise RecipeError(f"{place}.kind", f"unknown kind {kind!r}", f"one of {', '.join(KINDS)}", remedy)
-    return _validate(KINDS[kind].config_model(), block, place)
+    return with_layout(_validate(KINDS[kind].config_model(), block, place), place)
 
 
 def _validate(model: type[Any], raw: Mapping[str, Any], where: str) -> Any:

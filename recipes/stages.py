@@ -16,7 +16,8 @@ class StageKind:
     """config, run: `module:attribute`. makes: what the artifact is. version: raise it when the stage's code changes what it
     computes; tests/unit/recipes/test_stage_versions.py fails when `sources` change and it does not.
     weight: a rough share of time, for scheduling the longest chain first.
-    fields: per data reference of the configuration, the alternatives of fields that its rows must hold."""
+    fields: per data reference of the configuration, the alternatives of fields that its rows must hold.
+    parallel: whether several processes can carry it out together (`runtime: {processes: N}`)."""
 
     config: str
     run: str
@@ -25,6 +26,7 @@ class StageKind:
     sources: tuple[str, ...]
     weight: float
     fields: dict[str, tuple[tuple[str, ...], ...]]
+    parallel: bool = False
 
     def config_model(self) -> type[StageConfig]:
         return load(self.config)
@@ -103,6 +105,7 @@ KINDS: dict[str, StageKind] = {
         sources=("alignment/ppo", "reward/scorer.py", "recipes/wiring.py", *_GENERATION, *_MODELS),
         weight=5,
         fields={"prompts": (("prompt",),)},
+        parallel=True,
     ),
     "evaluate": StageKind(
         config="eval.config:EvaluateConfig",

@@ -50,10 +50,22 @@ class DataRef(Config):
         return self
 
 
+Sharding = Literal["none", "gradients", "full"]
+
+
 class Runtime(Config):
     """How a cell is run, not what it computes: left out of the cell's digest."""
 
     threads: int | None = Field(default=None, gt=0, description="CPU threads; None = the runner divides the cores")
+    processes: int = Field(1, gt=0, description="that share the work of the cell: one per GPU, or on the CPU")
+    sharding: Sharding = Field(
+        "none",
+        description="what processes divide instead of each holding all: gradients = gradients and optimiser states "
+        "(ZeRO-2), full = the weights too (ZeRO-3)",
+    )
+    accelerate: str | None = Field(
+        None, description="accelerate configuration that says all this: a file, or a name in recipes/accelerate"
+    )
 
 
 class StageConfig(Config):
