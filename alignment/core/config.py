@@ -57,14 +57,14 @@ class Runtime(Config):
     """How a cell is run, not what it computes: left out of the cell's digest."""
 
     threads: int | None = Field(default=None, gt=0, description="CPU threads; None = the runner divides the cores")
-    processes: int = Field(1, gt=0, description="that share the work of the cell: one per GPU, or on the CPU")
+    processes: int = Field(default=1, gt=0, description="that share the work of the cell: one per GPU, or on the CPU")
     sharding: Sharding = Field(
-        "none",
+        default="none",
         description="what processes divide instead of each holding all: gradients = gradients and optimiser states "
         "(ZeRO-2), full = the weights too (ZeRO-3)",
     )
     accelerate: str | None = Field(
-        None, description="accelerate configuration that says all this: a file, or a name in recipes/accelerate"
+        default=None, description="accelerate configuration that says all this: a file, or a name in recipes/accelerate"
     )
 
 
