@@ -80,11 +80,14 @@ class World:
             dist.barrier()
 
 
+ALONE = World(0, 1)
+
+
 def world() -> World:
     """The processes that this one belongs to; itself alone where none were joined."""
     if dist.is_available() and dist.is_initialized():
         return World(dist.get_rank(), dist.get_world_size())
-    return World(0, 1)
+    return ALONE
 
 
 def join_world(device: str) -> World:

@@ -8,7 +8,7 @@ value_head:   the critic is a linear read-out of the policy's trunk.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ def new_learner(config: PPOConfig, inputs: Mapping[str, Artifact], context: Cont
     policy, reference, critic = build(config, inputs, context, device)
     trunks = [policy.trunk, *([reference.trunk] if reference.lm is not policy.lm else [])]
     trunks += [critic.trunk] if critic is not None and config.arrangement == "separate" else []
-    packed = all([allow_packing(trunk) for trunk in trunks])
+    packed = _pack_all(trunks)
     if not packed:
         context.log.info(f"{type(plain(policy.lm)).__name__} cannot run on packed sequences: batches are padded")
     if config.gradient_checkpointing:
@@ -71,6 +71,16 @@ def new_learner(config: PPOConfig, inputs: Mapping[str, Artifact], context: Cont
     if config.peft is None and not learner.even:
         cast_parameters(reference, DTYPES[config.engine_precision])
     return learner
+
+
+def _pack_all(trunks: Sequence[Any]) -> bool:
+    """All of the models can be given packs, or all stay as they were."""
+    before = [trunk.config._attn_implementation for trunk in trunks]
+    if all(allow_packing(trunk) for trunk in trunks):
+        return True
+    for trunk, attention in zip(trunks, before, strict=True):
+        trunk.set_attn_implementation(attention)
+    return False
 
 
 _Models = tuple[Policy, Policy, Critic | None]
@@ -218,7 +228,10 @@ def _shard(
 ) -> None:
     if config.peft is not None:
         raise ModelError(
-            "ppo", "adapters leave little to shard, and it was never tried with them", "runtime.sharding: none", "remove it"
+            "ppo",
+            "adapters leave little to shard, and it was never tried with them",
+            "runtime.sharding: none",
+            "remove it",
         )
     dtype = DTYPES[_held(config)]
     for module, trunk in ((policy, policy.trunk), (reference, reference.trunk)):

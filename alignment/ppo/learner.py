@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from alignment.generation.engine import Completion
-from alignment.parallel import World
+from alignment.parallel import ALONE, World
 from alignment.ppo.adapters import merged_weights
 from alignment.ppo.networks import Critic, Policy, TokenNumbers, plain
 from alignment.ppo.optimizer import Optimizer
@@ -38,7 +38,7 @@ class Learner:
     device: str
     packed: bool
     tokens_per_pass: int
-    world: World = World(0, 1)
+    world: World = ALONE
     even: bool = False
     reference_moves: bool = False
     score_statistics: ScoreStatistics = field(default_factory=ScoreStatistics)

@@ -54,9 +54,7 @@ class Policy(nn.Module):
     def trunk(self) -> Any:
         return plain(self.lm).base_model
 
-    def forward(
-        self, pack: Pack, temperature: float, entropy: bool = False, values: bool = False
-    ) -> TokenNumbers:
+    def forward(self, pack: Pack, temperature: float, entropy: bool = False, values: bool = False) -> TokenNumbers:
         """log p of each response token at that temperature; if asked, the entropy there, and the value of the prefix before."""
         with _mixed(self, pack):
             activate(self.lm, self.adapter)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alignment.parallel import World
+from alignment.parallel import ALONE, World
 from alignment.ppo.sharding import is_sharded, shard_like, whole
 
 
@@ -26,7 +26,7 @@ class Optimizer:
         learning_rate: float,
         max_grad_norm: float,
         dtype: torch.dtype = torch.float32,
-        world: World = World(0, 1),
+        world: World = ALONE,
     ) -> None:
         self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self._masters = self._parameters

@@ -8,16 +8,14 @@ padding costs nothing. README.md lists every detail with its source. Left out, o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from typing import Any
-
-import torch
 
 from alignment.core.artifact import Artifact
 from alignment.core.context import Context
 from alignment.core.errors import SuiteError
-from alignment.data.rows import load_rows, prompt_text
+from alignment.data.rows import load_rows
 from alignment.generation.engine import Completion, Engine, Sampling
 from alignment.generation.open import open_engine
 from alignment.models.load import load_tokenizer
@@ -31,12 +29,11 @@ from alignment.ppo.memory import memory_by_part, memory_line
 from alignment.ppo.prompts import Prompts
 from alignment.ppo.protocols import Scorer
 from alignment.ppo.ptx import PtxTexts
+from alignment.ppo.reporting import Clock, Reporter
 from alignment.ppo.result import save_policy
 from alignment.ppo.rollout import judge, rollout_metrics
 from alignment.ppo.sync import require_sync, send_weights
 from alignment.ppo.update import optimise
-
-_LOG_LINES = 20
 
 
 def run(
@@ -63,13 +60,14 @@ def run(
     context.log.info(memory_line(config.arrangement, memory_by_part(learner, scorer)))
     checkpoints = Checkpoints(context.scratch / "checkpoints", say=context.log.info)
     totals = _resume(checkpoints, learner, context)
+    report = Reporter(config, context, tokenizer, gold, second_scorer, totals["steps"]) if processes.main else None
     last: dict[str, float] = {}
 
     with closing(_open(config, inputs["model"], prompts, context, processes)) as engine:
         context.log.info(f"rollouts by {engine.name}")
         send_weights(engine, learner, config, context.scratch)
         for step in range(totals["steps"], config.steps):
-            clock = _Clock()
+            clock = Clock()
             learner.policy_optimizer.set_progress(step / config.steps)
             learner.critic_optimizer.set_progress(step / config.steps)
 
@@ -87,17 +85,18 @@ def run(
                 send_weights(engine, learner, config, context.scratch)
                 gap = require_sync(engine, learner, completions, config)
 
-            last = rollout_metrics(rollout) | updates | clock.metrics(rollout.tokens, config.epochs)
+            last = rollout_metrics(rollout) | updates | clock.metrics(rollout.tokens, updates["update/epochs"])
             last |= {"kl/coefficient": learner.kl_coefficient, "sync/logprob_gap": gap}
-            if gold is not None:
-                last["rollout/gold"] = _mean_gold(gold, completions, row_batch, tokenizer)
-            if second_scorer is not None:
-                last["rollout/second_reward"] = float(second_scorer(completions, row_batch).mean())
+            if report is not None:
+                last = report(step + 1, rollout, row_batch, last)
             learner.kl_coefficient = _next_coefficient(config, learner.kl_coefficient, last["rollout/kl"])
             if config.reference_reset_every and (step + 1) % config.reference_reset_every == 0:
                 learner.reset_reference()
-            totals = {"steps": step + 1, "rollout_tokens": totals["rollout_tokens"] + rollout.tokens}
-            _report(context, step + 1, config.steps, last)
+            totals = {
+                "steps": step + 1,
+                "rollout_tokens": totals["rollout_tokens"] + rollout.tokens,
+                "train_tokens": totals["train_tokens"] + rollout.tokens * int(updates["update/epochs"]),
+            }
             if config.checkpoint_every and (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
                 _save(checkpoints, learner, totals)
         name = engine.name
@@ -108,8 +107,8 @@ def run(
 
 def _resume(checkpoints: Checkpoints, learner: Learner, context: Context) -> dict[str, int]:
     """Brings the learner and every library's random state to where the newest good checkpoint was made. Returns running sums:
-    finished steps and rollout tokens."""
-    totals = {"steps": 0, "rollout_tokens": 0}
+    finished steps, tokens sampled, and tokens trained on, each as often as an epoch met it."""
+    totals = {"steps": 0, "rollout_tokens": 0, "train_tokens": 0}
     saved = checkpoints.load(learner.device)
     if saved is not None:
         state = saved[1]
@@ -117,7 +116,6 @@ def _resume(checkpoints: Checkpoints, learner: Learner, context: Context) -> dic
         set_random_states(state["random"])
         totals = state["totals"]
         context.log.info(f"resumed after step {totals['steps']}")
-    context.log.forget_after(totals["steps"])
     return totals
 
 
@@ -176,71 +174,16 @@ def _next_coefficient(config: PPOConfig, coefficient: float, sequence_kl: float)
     return adapted_coefficient(coefficient, sequence_kl, config.kl.target, config.kl.horizon, config.rollout.batch_size)
 
 
-def _mean_gold(
-    gold: Callable[[str, str], float],
-    completions: Sequence[Completion],
-    rows: Sequence[Mapping[str, Any]],
-    tokenizer: Any,
-) -> float:
-    answers = tokenizer.batch_decode([completion.response_ids for completion in completions], skip_special_tokens=True)
-    return sum(gold(prompt_text(row["prompt"]), answer) for row, answer in zip(rows, answers, strict=True)) / len(rows)
-
-
-def _report(context: Context, step: int, steps: int, metrics: dict[str, float]) -> None:
-    context.log.metrics(step, metrics)
-    shown = {
-        "reward": metrics["rollout/score"],
-        "kl": metrics["rollout/kl"],
-        "length": metrics["rollout/length"],
-        "generate_tps": metrics["speed/generate"],
-        "score_tps": metrics["speed/score"],
-        "optimise_tps": metrics["speed/optimise"],
-    }
-    if "rollout/gold" in metrics:
-        shown["gold"] = metrics["rollout/gold"]
-    context.progress.update(step, steps, "ppo", **shown)
-    if step == steps or step % max(1, steps // _LOG_LINES) == 0:
-        context.log.info(f"step {step}/{steps}: " + ", ".join(f"{name} {value:.3g}" for name, value in shown.items()))
-
-
 def _summary(
-    config: PPOConfig, totals: Mapping[str, float], last: Mapping[str, float], engine: str, seconds: float
+    config: PPOConfig, totals: Mapping[str, int], last: Mapping[str, float], engine: str, seconds: float
 ) -> dict[str, Any]:
     summary = {
         "steps": config.steps,
-        "rollout_tokens": int(totals["rollout_tokens"]),
-        "train_tokens": int(totals["rollout_tokens"]) * config.epochs,
+        "rollout_tokens": totals["rollout_tokens"],
+        "train_tokens": totals["train_tokens"],
         "seconds": seconds,
         "engine": engine,
         "score": last["rollout/score"],
         "kl": last["rollout/kl"],
     }
     return summary | ({"gold": last["rollout/gold"]} if "rollout/gold" in last else {})
-
-
-class _Clock:
-    """Seconds of a step by phase."""
-
-    def __init__(self) -> None:
-        self._seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, phase: str) -> Iterator[None]:
-        start = self._now()
-        yield
-        self._seconds[phase] = self._now() - start
-
-    def metrics(self, tokens: int, epochs: int) -> dict[str, float]:
-        """Seconds and response tokens per second, by phase and for the step; the optimiser meets each token `epochs` times."""
-        step = sum(self._seconds.values())
-        metrics = {f"time/{phase}": seconds for phase, seconds in self._seconds.items()} | {"time/step": step}
-        metrics["speed/generate"] = tokens / self._seconds["generate"]
-        metrics["speed/score"] = tokens / self._seconds["score"]
-        metrics["speed/optimise"] = tokens * epochs / self._seconds["optimise"]
-        return metrics | {"speed/tokens_per_second": tokens / step}
-
-    @staticmethod
-    def _now() -> float:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        return time.perf_counter()
