@@ -13,9 +13,10 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from alignment.core.config import Precision
-from alignment.core.context import derive_seed
+from alignment.core.errors import ModelError
 from alignment.generation.engine import Completion, Sampling
 from alignment.generation.stopping import cut_at_eos
+from alignment.generation.weights import complete
 from alignment.models.load import load_causal_lm
 
 
@@ -44,7 +45,7 @@ class HfEngine:
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
         for start in range(0, len(order), self._batch_size):
             batch = order[start : start + self._batch_size]
-            seeds = [derive_seed(sampling.seed, "request", str(index)) for index in batch]
+            seeds = [sampling.request_seed(index) for index in batch]
             answers = self._generate([prompts[index] for index in batch], sampling, seeds)
             completions |= dict(zip(batch, answers, strict=True))
         return [completions[index] for index in range(len(prompts))]
@@ -83,12 +84,24 @@ class HfEngine:
             scored.append(logits.log_softmax(-1).gather(1, tokens[0, 1:, None])[:, 0].tolist())
         return scored
 
+    @torch.no_grad()
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Copies into the weights of the same names. Tied weights may be named once."""
         own = dict(self._model.named_parameters(remove_duplicate=False))
-        with torch.no_grad():
-            for name, weight in weights:
-                own[name].copy_(weight)
+        for name, weight in complete(weights, {name for name, _ in self._model.named_parameters()}):
+            if name not in own:
+                raise ValueError(f"{self.name} has no weight {name}")
+            own[name].copy_(weight)
+
+    def load_adapter(self, folder: Path) -> None:
+        """Raises ModelError: this engine takes whole weights only."""
+        raise ModelError(str(folder), f"{self.name} serves no adapters", "whole weights", "send merged weights")
+
+    def sleep(self) -> None:
+        """Without effect: the weights are all that it holds, and they stay."""
+
+    def wake(self) -> None:
+        """Without effect."""
 
     def close(self) -> None:
         """Frees the weights."""

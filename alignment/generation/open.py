@@ -21,11 +21,16 @@ def open_engine(
     batch_size: int,
     precision: Precision = "fp32",
     seed: int = 0,
+    url: str | None = None,
+    adapter_rank: int | None = None,
 ) -> Engine:
     """An engine with the weights of `model_path`. Close it when done: `with contextlib.closing(open_engine(...)) as engine`.
 
     batch_size: how many sequences it works on at once; more prompts than that wait their turn.
-    Raises ModelError if the model cannot hold `max_prompt_tokens + max_new_tokens`, or if the engine cannot run it.
+    url: of a server started by `python -m alignment.generation.server`, for `vllm_server`.
+    adapter_rank: largest rank of LoRA adapters that vLLM shall have room for; None = none are sent.
+    Raises ModelError if the model cannot hold `max_prompt_tokens + max_new_tokens`, or if the engine cannot run it;
+    SuiteError if no server answers.
     """
     from alignment.models.load import read_config
 
@@ -39,17 +44,21 @@ def open_engine(
             f"at most {limit} together",
             "lower max_new_tokens or leave out the longest prompts",
         )
-    options = {
-        "max_tokens": needed,
-        "batch_size": batch_size,
-        "precision": precision,
-        "eos": eos_ids(path),
-        "device": "cuda" if torch.cuda.is_available() else "cpu",
-    }
-    if resolve_engine(name) == "vllm":
+    options = {"max_tokens": needed, "batch_size": batch_size, "precision": precision, "eos": eos_ids(path)}
+    engine, device = resolve_engine(name), "cuda" if torch.cuda.is_available() else "cpu"
+    if engine == "vllm":
         from alignment.generation.vllm_engine import VllmEngine
 
-        return VllmEngine(path, **options, max_prompt_tokens=max_prompt_tokens, seed=seed)
+        vllm_options = {"max_prompt_tokens": max_prompt_tokens, "seed": seed, "adapter_rank": adapter_rank}
+        return VllmEngine(path, **options, **vllm_options, device=device)
+    if engine == "vllm_server":
+        from alignment.generation.vllm_server_engine import VllmServerEngine
+
+        if url is None:
+            raise ModelError(
+                "rollout.url", "not given", "the server's URL", "set rollout.url, or another rollout.engine"
+            )
+        return VllmServerEngine(path, **options, url=url, adapter_rank=adapter_rank)
     from alignment.generation.hf_engine import HfEngine
 
-    return HfEngine(path, **options)
+    return HfEngine(path, **options, device=device)
