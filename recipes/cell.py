@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,6 +26,7 @@ from alignment.core.errors import CellFailed, SuiteError
 from alignment.core.provenance import code_commit, hardware, versions
 from alignment.core.runlog import RunLog
 from alignment.core.store import Store
+from alignment.tracking import Trackers
 from recipes.launch import RankFailed, run_ranks
 from recipes.processes import Layout
 from recipes.stages import KINDS, run_function
@@ -115,8 +117,11 @@ def run_stage(job: Job, work: Path, reports: Path, threads: int) -> dict[str, An
 
     torch.set_num_threads(threads)
     seed = derive_seed(job.seed, job.config.kind)
-    context = Context(work, seed, RunLog(reports), Progress(reports / "progress.json"), threads)
-    return run_function(job.config.kind)(job.config, job.inputs, context)
+    names = job.config.runtime.trackers if reports == work else []  # one rank tells for all
+    run = f"{job.label}-{job.digest[:12]}"
+    with closing(Trackers(names, work, job.recipe, run, job.identity["config"])) as trackers:
+        context = Context(work, seed, RunLog(reports, trackers), Progress(reports / "progress.json"), threads)
+        return run_function(job.config.kind)(job.config, job.inputs, context)
 
 
 def _help(job: Job, store: Store) -> None:

@@ -13,6 +13,7 @@ from alignment import gold
 from alignment.core.config import DataRef
 from alignment.core.errors import DataError, RecipeError
 from alignment.data.rows import load_rows
+from alignment.tracking import require_installed
 from eval.config import Evaluation
 from recipes.references import references
 from recipes.schema import Recipe
@@ -33,6 +34,7 @@ def check_recipe(recipe: Recipe) -> list[CheckedData]:
     """Check data rows, task names and contrasts. Raises the first RecipeError or DataError."""
     checked = []
     for name, config in recipe.stages.items():
+        require_installed(config.runtime.trackers, f"stages.{name}.runtime.trackers")
         for role, reference in references(config):
             if isinstance(reference, DataRef) and reference.stage is None:
                 alternatives = KINDS[config.kind].fields.get(role, ((),))

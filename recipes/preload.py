@@ -19,6 +19,7 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # read when vllm is import
 
 _HEAVY = [
     "torch",
+    "torch.utils.tensorboard",
     "transformers",
     "transformers.models.llama.modeling_llama",
     "accelerate",

@@ -51,6 +51,7 @@ class DataRef(Config):
 
 
 Sharding = Literal["none", "gradients", "full"]
+TrackerName = Literal["tensorboard", "wandb", "trackio"]
 
 
 class Runtime(Config):
@@ -65,6 +66,9 @@ class Runtime(Config):
     )
     accelerate: str | None = Field(
         default=None, description="accelerate configuration that says all this: a file, or a name in recipes/accelerate"
+    )
+    trackers: list[TrackerName] = Field(
+        default=["tensorboard"], description="who else gets the numbers; wandb sends them to its server"
     )
 
 

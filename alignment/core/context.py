@@ -30,6 +30,11 @@ class Progress:
         self._path, self._interval = path, interval
         self._written = 0.0
         self._state: dict[str, Any] = {}
+        self._note: str | None = None
+
+    def note(self, text: str) -> None:
+        """A sentence to show below the bar from the next update on, until there is another."""
+        self._note = text
 
     def update(self, done: int, total: int, phase: str = "", **live: float) -> None:
         """Report `done` of `total` units of the current phase; `live` holds what to show beside the bar (loss, reward)."""
@@ -37,7 +42,7 @@ class Progress:
         if phase != self._state.get("phase") or done < self._state.get("done", 0):
             self._state = {"phase_started": now}
             self._written = 0.0
-        self._state |= {"phase": phase, "done": done, "total": total, "live": live, "time": now}
+        self._state |= {"phase": phase, "done": done, "total": total, "live": live, "note": self._note, "time": now}
         if now - self._written >= self._interval or done == total:
             self._written = now
             temporary = self._path.with_suffix(".tmp")

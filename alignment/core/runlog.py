@@ -18,8 +18,8 @@ class Sink(Protocol):
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None: ...
 
-    def forget_after(self, step: int) -> None:
-        """Rows past `step` will be written again."""
+    def forget_after(self, step: int, last: int) -> None:
+        """Rows past `step` will be written again; the last one so far was that of step `last`."""
         ...
 
 
@@ -47,9 +47,9 @@ class RunLog:
 
     def forget_after(self, step: int) -> None:
         """Drop rows past `step`: a resumed stage writes them again. A line cut by a crash is dropped too."""
-        drop_rows_after(self._metrics, step)
+        last = drop_rows_after(self._metrics, step)
         if self._sink is not None:
-            self._sink.forget_after(step)
+            self._sink.forget_after(step, last)
 
 
 def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -58,15 +58,17 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
-def drop_rows_after(path: Path, step: int) -> None:
-    """Keep the rows up to `step`. A line cut by a crash goes too; no file, nothing to do."""
-    if path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines()
-        write_atomically(path, "".join(line + "\n" for line in lines if _step_of(line) <= step))
+def drop_rows_after(path: Path, step: int) -> int:
+    """Keep the rows up to `step`, and say what was the last step so far; -1 if there was none. A line cut by a crash goes."""
+    if not path.exists():
+        return -1
+    steps = [(_step_of(line), line) for line in path.read_text(encoding="utf-8").splitlines()]
+    write_atomically(path, "".join(line + "\n" for number, line in steps if number is not None and number <= step))
+    return max((number for number, _ in steps if number is not None), default=-1)
 
 
-def _step_of(line: str) -> float:
+def _step_of(line: str) -> int | None:
     try:
         return json.loads(line)["step"]
     except (json.JSONDecodeError, KeyError):
-        return math.inf
+        return None

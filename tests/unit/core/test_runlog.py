@@ -39,13 +39,15 @@ def test_a_sink_hears_of_every_row_and_of_what_is_forgotten(tmp_path):
         def metrics(self, step, values):
             heard.append((step, dict(values)))
 
-        def forget_after(self, step):
-            heard.append(("forget after", step))
+        def forget_after(self, step, last):
+            heard.append(f"forget {step + 1} to {last}")
 
     log = RunLog(tmp_path, Sink())
     log.forget_after(0)
-    log.metrics(1, {"loss": 2.0})
-    assert heard == [("forget after", 0), (1, {"loss": 2.0})]
+    for step in (1, 2):
+        log.metrics(step, {"loss": 2.0})
+    log.forget_after(1)
+    assert heard == ["forget 1 to -1", (1, {"loss": 2.0}), (2, {"loss": 2.0}), "forget 2 to 2"]
 
 
 def test_seeds_differ_by_purpose_and_are_the_same_everywhere(tmp_path):
