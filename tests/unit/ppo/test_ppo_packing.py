@@ -6,6 +6,7 @@ from torch import nn
 from transformers import GPTJConfig, GPTJModel
 
 from alignment.generation.engine import Completion
+from alignment.ppo import maths
 from alignment.ppo.arrangements import critic_from_policy, critic_from_reward_model
 from alignment.ppo.networks import Policy
 from alignment.ppo.packing import allow_packing, packs
@@ -48,15 +49,45 @@ def test_packed_padded_and_single_sequences_give_the_same_logprobs(tiny_model, a
     torch.testing.assert_close(packed, expected, atol=1e-5, rtol=0)
 
 
-def test_gradients_of_packed_sequences_are_those_of_single_ones(tiny_model, answers):
-    policy, completions = Policy(tiny_model()), answers(20)
-    one_by_one(policy.lm, completions).sum().backward()
-    expected = [parameter.grad.clone() for parameter in policy.parameters()]
-    policy.zero_grad()
-    allow_packing(policy.trunk)
-    grids(logprobs_of(policy), completions, packed=True).sum().backward()
-    for parameter, gradient in zip(policy.parameters(), expected, strict=True):
-        torch.testing.assert_close(parameter.grad, gradient, atol=1e-4, rtol=1e-4)
+def left_padded(model, completions):
+    """As generation lays batches out: padding first, positions counted from the first real token."""
+    longest = max(len(completion.prompt_ids + completion.response_ids) for completion in completions)
+    sequences = [completion.prompt_ids + completion.response_ids for completion in completions]
+    ids = torch.tensor([[0] * (longest - len(sequence)) + sequence for sequence in sequences])
+    mask = torch.tensor([[0] * (longest - len(sequence)) + [1] * len(sequence) for sequence in sequences])
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    logits = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
+    logprobs = (logits[:, :-1] / 0.7).log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]
+    rows = [logprobs[row, -len(completion.response_ids) :] for row, completion in enumerate(completions)]
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+
+@pytest.mark.parametrize("layout", ["one by one", "left-padded", "right-padded", "packed", "packed in several passes"])
+def test_logprobs_loss_and_gradients_are_the_same_in_every_layout(tiny_model, answers, layout):
+    completions, generator = answers(20), torch.Generator().manual_seed(3)
+    mask = nn.utils.rnn.pad_sequence([torch.ones(len(c.response_ids)) for c in completions], batch_first=True).bool()
+    advantages, shift = (torch.randn(mask.shape, generator=generator) for _ in range(2))
+    double = tiny_model().double()
+    exact = one_by_one(double, completions)
+    old = exact.detach().float() + 0.3 * shift
+    ratio = (exact - old).exp()
+    losses = -torch.minimum(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages)
+    (exact_loss := losses[mask].mean()).backward()
+
+    policy, packed = Policy(tiny_model()), layout.startswith("packed")
+    if packed:
+        assert allow_packing(policy.trunk)
+    if layout in ("one by one", "left-padded"):
+        logprobs = (one_by_one if layout == "one by one" else left_padded)(policy.lm, completions)
+    else:
+        tokens = 40 if layout.endswith("passes") else 10_000
+        logprobs = grids(logprobs_of(policy), completions, packed, tokens)
+    loss, _ = maths.policy_loss(logprobs, old, advantages, mask, clip=0.2)
+    loss.backward()
+    torch.testing.assert_close(logprobs[mask], exact[mask].float(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(loss, exact_loss.float(), atol=1e-5, rtol=0)
+    for parameter, other in zip(policy.parameters(), double.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, other.grad.float(), atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
