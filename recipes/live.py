@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +21,10 @@ from recipes.plan import Cell
 from recipes.runner import Outcome, Running
 
 _LINE_EVERY = 15.0
+_BAR = 40  # columns at most
+_GAP = 2
+_WORDS = {"kl": "KL"}  # the live numbers' names, where people write them otherwise
+_PER_SECOND = "_tps"  # ending of the tokens per second of a phase, in the live numbers
 
 
 class LiveDisplay:
@@ -28,6 +34,7 @@ class LiveDisplay:
         self.console, self.estimate, self.total = console, estimate, total
         self.started_at = self.last_line = time.time()
         self.live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        self.noted: dict[str, str] = {}
 
     def __enter__(self) -> LiveDisplay:
         if self.live:
@@ -64,8 +71,15 @@ class LiveDisplay:
             f"{_minutes(elapsed)} so far, about {_minutes(left)} left"
         )
         if self.live:
-            self.live.update(Group(_table(running), Text(status, style="bold")))
-        elif time.time() - self.last_line > _LINE_EVERY:
+            cells = cells_view([(one.cell.label, one.progress()) for one in running], self.console.width)
+            self.live.update(Group(cells, Text(status, style="bold")))
+            return
+        for one in running:
+            note = one.progress().get("note")
+            if note and self.noted.get(one.cell.label) != note:
+                self.noted[one.cell.label] = note
+                self._say(f"[yellow]warning[/] {one.cell.label}: {escape(note)}")
+        if time.time() - self.last_line > _LINE_EVERY:
             self.last_line = time.time()
             cells = "; ".join(f"{r.cell.label} {_step(r.progress())}" for r in running)
             self.console.print(f"{status} | {cells}", soft_wrap=True, highlight=False)
@@ -75,31 +89,54 @@ class LiveDisplay:
         self.console.print(f"[dim]{elapsed:5.0f} s[/] {line}", soft_wrap=True, highlight=False)
 
 
-def _table(running: Sequence[Running]) -> Table:
-    table = Table.grid(padding=(0, 2))
-    for one in running:
-        state = one.progress()
-        done, total = state.get("done", 0), state.get("total", 0)
-        bar = ProgressBar(total=total or 1, completed=done, width=24)
-        live = "  ".join(f"{name} {value:.3g}" for name, value in state.get("live", {}).items())
-        table.add_row(
-            one.cell.label,
-            Text(state.get("phase", "starting"), style="dim"),
-            bar,
-            _step(state),
-            Text(live, style="cyan"),
+def cells_view(states: Sequence[tuple[str, dict[str, Any]]], width: int) -> RenderableType:
+    """Running cells by label, each with its `progress.json`: how far it is, and below, as far as it tells them, its numbers,
+    its speeds and its last warning. width: columns of the terminal."""
+    heads = [(label, state.get("phase", ""), _step(state)) for label, state in states]
+    columns = [max((len(head[place]) for head in heads), default=0) for place in range(3)]
+    bar = min(_BAR, max(4, width - sum(columns) - 3 * _GAP))
+    parts: list[RenderableType] = []
+    for (label, phase, step), (_, state) in zip(heads, states, strict=True):
+        head = Table.grid(padding=(0, _GAP))
+        head.add_row(
+            Text(label.ljust(columns[0]), no_wrap=True),
+            Text(phase.ljust(columns[1]), style="dim", no_wrap=True),
+            ProgressBar(total=state.get("total") or 1, completed=state.get("done", 0), width=bar),
+            Text(step, no_wrap=True),
         )
-    return table
+        parts += [head, *(Padding(line, (0, 0, 0, _GAP)) for line in _details(state))]
+    return Group(*parts)
 
 
-def _step(state: dict) -> str:
-    """`120/300, 14 s left`, from the pace of the current phase."""
+def _details(state: dict[str, Any]) -> list[Text]:
+    live: dict[str, float] = state.get("live", {})
+    speeds = {name.removesuffix(_PER_SECOND): value for name, value in live.items() if name.endswith(_PER_SECOND)}
+    numbers = [
+        f"{_WORDS.get(name, name)} {value:.3g}" for name, value in live.items() if not name.endswith(_PER_SECOND)
+    ]
+    lines = [Text("  ".join(numbers), style="cyan")] if numbers else []
+    if speeds:
+        words = "  ".join(f"{phase} {_short(value)}" for phase, value in speeds.items())
+        lines.append(Text(f"tokens/s: {words}", style="dim cyan"))
+    return lines + ([Text(state["note"], style="yellow")] if state.get("note") else [])
+
+
+def _step(state: dict[str, Any]) -> str:
+    """`120/300, 14 s left`, from the pace of the current phase in this process: a resumed cell begins in its midst."""
     done, total = state.get("done", 0), state.get("total", 0)
     if not total:
         return "starting"
-    spent = time.time() - state["phase_started"]
-    left = f", {spent / done * (total - done):.0f} s left" if done else ""
-    return f"{done}/{total}{left}"
+    made = done - state["phase_first"]
+    pace = (time.time() - state["phase_started"]) / made if made else None
+    return f"{done}/{total}" + (f", {_minutes(pace * (total - done))} left" if pace is not None else "")
+
+
+def _short(number: float) -> str:
+    """Three digits at most: 73, 1.2k, 12k, 3.4M."""
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if number >= 0.9995 * size:
+            return f"{number / size:.{1 if number < 9.95 * size else 0}f}{letter}"
+    return f"{number:.0f}"
 
 
 def _minutes(seconds: float | None) -> str:

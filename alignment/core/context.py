@@ -40,7 +40,7 @@ class Progress:
         """Report `done` of `total` units of the current phase; `live` holds what to show beside the bar (loss, reward)."""
         now = time.time()
         if phase != self._state.get("phase") or done < self._state.get("done", 0):
-            self._state = {"phase_started": now}
+            self._state = {"phase_started": now, "phase_first": done}
             self._written = 0.0
         self._state |= {"phase": phase, "done": done, "total": total, "live": live, "note": self._note, "time": now}
         if now - self._written >= self._interval or done == total:
