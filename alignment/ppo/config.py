@@ -224,8 +224,31 @@ class PPOConfig(StageConfig):
             raise ValueError(
                 "critic.stop_gradient: only a value head shares the policy's trunk; set arrangement: value_head"
             )
-        if self.rollout.lora == "adapter" and self.peft is None:
+        return self
+
+    @model_validator(mode="after")
+    def _adapter_can_be_sent(self) -> PPOConfig:
+        if self.rollout.lora == "merged":
+            return self
+        if self.peft is None:
             raise ValueError("rollout.lora: the policy has no adapter to send; leave it out, or train one with peft")
+        if self.rollout.engine == "hf":
+            raise ValueError("rollout.lora: engine hf serves no adapters; use merged, or an engine of vLLM")
+        if self.quantization is not None:
+            raise ValueError(
+                "rollout.lora: the engine's base is not quantised, so the adapter alone would not fit; use merged"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _every_process_has_work(self) -> PPOConfig:
+        sizes = {"minibatch_size": self.minibatch_size}
+        sizes |= {"ptx.batch_size": self.ptx.batch_size} if self.ptx is not None else {}
+        for name, size in sizes.items():
+            if size < self.runtime.processes:
+                raise ValueError(
+                    f"{name}: {size} is too few for runtime.processes {self.runtime.processes}; raise it to that"
+                )
         return self
 
     @model_validator(mode="after")
