@@ -22,7 +22,7 @@ from alignment.core.errors import CellFailed, SuiteError
 if TYPE_CHECKING:
     from recipes.cell import Job
 
-_GRACE_SECONDS = 5  # between SIGTERM and SIGKILL for the ranks that outlive one of them
+_AGENT_GRACE_SECONDS = 30  # torchrun's agent: between SIGTERM and SIGKILL for the ranks that outlive one of them
 
 
 class RankFailed(Exception):
@@ -40,6 +40,7 @@ def run_ranks(job: Job) -> dict[str, Any]:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     layout = job.layout
+    os.environ["OMP_NUM_THREADS"] = str(threads_of_rank(job))  # libraries that start threads of their own read it
     with tempfile.TemporaryDirectory(prefix="align-") as folder, _Reception(job, f"{folder}/cell") as reception:
         config = LaunchConfig(
             min_nodes=layout.machines,
@@ -49,15 +50,25 @@ def run_ranks(job: Job) -> dict[str, Any]:
             max_restarts=0,
             logs_specs=DefaultLogsSpecs(log_dir=folder),
             virtual_local_rank=job.gpu is not None,  # each rank sees its own GPU only, as device 0
-            shutdown_timeout=_GRACE_SECONDS,
             **_meeting_point(job),
         )
         try:
             elastic_launch(config, sys.executable)("-m", "recipes.rank", reception.address)
         except ChildFailedError as error:
-            exit_codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
-            raise cause(exit_codes, reception.reports(), layout.processes) from None
+            raise cause(_first(error.failures), reception.reports(), layout.processes) from None
         return reception.reports().get(0, {}).get("summary", {})
+
+
+def _first(failures: Mapping[int, Any]) -> dict[int, int]:
+    """Exit codes of the ranks that ended by themselves. torchrun's agent lists those, too, that it then stopped: by SIGTERM, and
+    by SIGKILL those that had not gone 30 s later."""
+    start = min(failure.timestamp for failure in failures.values())
+    early = {rank: f.exitcode for rank, f in failures.items() if f.timestamp < start + _AGENT_GRACE_SECONDS}
+    return {rank: code for rank, code in early.items() if code != -signal.SIGTERM} or early
+
+
+def threads_of_rank(job: Job) -> int:
+    return max(1, job.threads // job.layout.here)
 
 
 def cause(exit_codes: Mapping[int, int], reports: Mapping[int, Mapping[str, Any]], processes: int) -> Exception:

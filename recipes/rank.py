@@ -15,6 +15,7 @@ from typing import Any
 
 from alignment.core.store import Store
 from recipes.cell import Job, describe, die_with, redirect_output, run_stage
+from recipes.launch import threads_of_rank
 
 
 def main(address: str) -> None:
@@ -50,7 +51,7 @@ def _run(job: Job, rank: int) -> dict[str, Any]:
     from alignment.parallel import join_world, leave_world
 
     join_world("cuda" if torch.cuda.is_available() else "cpu")
-    summary = run_stage(job, work, reports, max(1, job.threads // job.layout.here))
+    summary = run_stage(job, work, reports, threads_of_rank(job))
     leave_world()
     return summary
 

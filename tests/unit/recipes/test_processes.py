@@ -13,7 +13,7 @@ from alignment.core.store import Store
 from alignment.ppo.config import PPOConfig
 from alignment.sft.config import SFTConfig
 from recipes import runner
-from recipes.launch import RankFailed, cause
+from recipes.launch import RankFailed, _first, cause
 from recipes.plan import Cell
 from recipes.processes import KEYS, SHIPPED, Layout, read_layout, with_layout
 
@@ -217,6 +217,16 @@ def test_a_killed_rank_counts_before_the_errors_of_those_that_lost_it():
     assert isinstance(error, CellFailed)
     assert error.where == "rank 2 of 3"
     assert "signal 9 (SIGKILL)" in error.what
+
+
+def test_ranks_that_torchrun_stopped_did_not_fail_by_themselves():
+    def ended(code, at):
+        return SimpleNamespace(exitcode=code, timestamp=at)
+
+    stopped = {0: ended(-signal.SIGTERM, 100), 1: ended(1, 100), 2: ended(-signal.SIGKILL, 130)}
+    assert _first(stopped) == {1: 1}
+    assert _first({0: ended(-signal.SIGKILL, 100), 1: ended(-signal.SIGTERM, 101)}) == {0: -signal.SIGKILL}
+    assert _first({1: ended(-signal.SIGTERM, 100)}) == {1: -signal.SIGTERM}  # by somebody else
 
 
 def test_the_first_error_that_was_told_is_the_cause():
