@@ -7,6 +7,7 @@ included. What lies outside the mask never reaches a result.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -64,7 +65,9 @@ def k3(policy_logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
 
 def adapted_coefficient(coefficient: float, sequence_kl: float, target: float, horizon: int, sequences: int) -> float:
     """The next KL coefficient (Ziegler et al. 2019, section 2.2): the error relative to `target`, clipped to +-0.2, moves it
-    over `horizon` sequences."""
+    over `horizon` sequences. A KL that is no number leaves it as it is."""
+    if math.isnan(sequence_kl):
+        return coefficient
     error = min(max(sequence_kl / target - 1.0, -0.2), 0.2)
     return coefficient * (1.0 + error * sequences / horizon)
 

@@ -20,7 +20,10 @@ class ScoreStatistics:
     squares: float = 0.0
 
     def add(self, scores: Tensor) -> None:
-        """scores [B]."""
+        """scores [B]. Those that are not finite are left out: one would spoil the statistics of all that follow."""
+        scores = scores[scores.isfinite()]
+        if not len(scores):
+            return
         many, mean = len(scores), float(scores.double().mean())
         squares = float(((scores.double() - mean) ** 2).sum())
         total, difference = self.count + many, mean - self.mean
@@ -42,8 +45,9 @@ class ScoreStatistics:
 def shaped(scores: Tensor, config: ScoreConfig, statistics: ScoreStatistics) -> Tensor:
     """Scores [B] after the recipe's normalising and clipping. `statistics` takes them in first."""
     statistics.add(scores)
-    if config.normalise == "running":
+    if config.normalise == "batch":
+        statistics = ScoreStatistics()
+        statistics.add(scores)
+    if config.normalise is not None:
         scores = (scores - statistics.mean) / (statistics.deviation + 1e-8)
-    elif config.normalise == "batch":
-        scores = (scores - scores.mean()) / (scores.std(correction=0) + 1e-8)
     return scores if config.clip is None else torch.clamp(scores, -config.clip, config.clip)
