@@ -126,7 +126,8 @@ class PtxConfig(Config):
 
 class GuardConfig(Config):
     """An optimiser step is skipped if a loss or gradient is not finite, or the gradient's norm exceeds `gradient_norm`
-    (None = any finite norm goes). `patience` skips in a row stop the run."""
+    (None = any finite norm goes). `patience` steps of the run in a row without a single optimiser step stop it: one bad score
+    may cost all updates of its batch."""
 
     gradient_norm: float | None = Field(default=None, gt=0)
     patience: int = Field(default=5, gt=0)

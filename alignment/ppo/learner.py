@@ -25,7 +25,7 @@ class Learner:
     forward passes must differ from 1 by the weights alone.
 
     critic: None = the policy's value head. kl_coefficient: beta, which moves if it is adaptive. score_statistics: of all scores
-    so far. skipped: optimiser steps in a row that were not taken. packed: False for models that only run on padded batches.
+    so far. skipped: steps of the run, in a row, without any update. packed: False for models that only run on padded batches.
     even: every process makes as many passes as every other, as sharded weights demand.
     """
 

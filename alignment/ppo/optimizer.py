@@ -71,7 +71,8 @@ class Optimizer:
 
     def discard(self) -> None:
         """Clears the gradients without an update."""
-        self._adam.zero_grad()
+        for tensor in (*self._masters, *self._parameters):
+            tensor.grad = None
 
     def use_masters(self) -> None:
         """Give the model its fp32 weights, for saving. No more steps after this."""

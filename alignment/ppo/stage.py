@@ -33,7 +33,7 @@ from alignment.ppo.reporting import Clock, Reporter
 from alignment.ppo.result import save_policy
 from alignment.ppo.rollout import judge, rollout_metrics
 from alignment.ppo.sync import require_sync, send_weights
-from alignment.ppo.update import optimise
+from alignment.ppo.update import optimise, policy_learns
 
 
 def run(
@@ -89,7 +89,7 @@ def run(
             last |= {"kl/coefficient": learner.kl_coefficient, "sync/logprob_gap": gap}
             if report is not None:
                 last = report(step + 1, rollout, row_batch, last)
-            learner.kl_coefficient = _next_coefficient(config, learner.kl_coefficient, last["rollout/kl"])
+            learner.kl_coefficient = _next_coefficient(config, learner.kl_coefficient, last["rollout/kl"], step)
             if config.reference_reset_every and (step + 1) % config.reference_reset_every == 0:
                 learner.reset_reference()
             totals = {
@@ -97,7 +97,8 @@ def run(
                 "rollout_tokens": totals["rollout_tokens"] + rollout.tokens,
                 "train_tokens": totals["train_tokens"] + rollout.tokens * int(updates["update/epochs"]),
             }
-            if config.checkpoint_every and (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
+            due = config.checkpoint_every and (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps
+            if due and not learner.skipped:  # else the good ones, from before the trouble, would go
                 _save(checkpoints, learner, totals)
         name = engine.name
 
@@ -154,22 +155,23 @@ def _generate(
 
 
 def _require_progress(learner: Learner, config: PPOConfig, checkpoints: Checkpoints) -> None:
-    """Raises SuiteError when one optimiser step after another had to be left out."""
+    """Raises SuiteError when no update could be made for some steps in a row."""
     if learner.skipped < config.guard.patience:
         return
     newest = checkpoints.newest()
     limit = f" or above {config.guard.gradient_norm:g}" if config.guard.gradient_norm else ""
     raise SuiteError(
         "ppo",
-        f"{learner.skipped} optimiser steps in a row had a loss or gradient that was not finite{limit}",
+        f"in {learner.skipped} steps in a row every update had a loss or gradient that was not finite{limit}",
         "finite gradients",
         "lower learning_rate or critic.learning_rate, or clip scores (scores.clip); "
         + (f"the last good checkpoint is that of step {newest}" if newest else "there is no checkpoint before this"),
     )
 
 
-def _next_coefficient(config: PPOConfig, coefficient: float, sequence_kl: float) -> float:
-    if config.kl.target is None:
+def _next_coefficient(config: PPOConfig, coefficient: float, sequence_kl: float, step: int) -> float:
+    """A policy that stands still, while the critic warms up, is no reason to lower the coefficient."""
+    if config.kl.target is None or not policy_learns(config, step):
         return coefficient
     return adapted_coefficient(coefficient, sequence_kl, config.kl.target, config.kl.horizon, config.rollout.batch_size)
 

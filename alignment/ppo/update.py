@@ -24,8 +24,7 @@ def optimise(
     """Updates policy and critic in place. Returns metrics, each the mean over the optimiser steps taken.
 
     step: of the run, counted from 0. seed: of the shuffles. A loss is summed over the tokens of its minibatch, on all
-    processes, and divided by their number, in however many passes it is computed. Once `learner.skipped` has reached the
-    guard's patience the rest is left undone.
+    processes, and divided by their number, in however many passes it is computed.
     """
     shuffle = torch.Generator().manual_seed(seed)
     minibatches = len(rollout.completions) // config.minibatch_size
@@ -36,18 +35,17 @@ def optimise(
         taken: list[Numbers] = []
         for number, minibatch in enumerate(order.split(config.minibatch_size)):
             numbers = _policy_and_critic(rollout, minibatch.tolist(), learner, config, step)
-            if ptx is not None and _policy_learns(config, step):
+            if ptx is not None and policy_learns(config, step):
                 numbers |= _old_texts(ptx, (step * config.epochs + epoch) * minibatches + number, learner, config)
             norms = _step(learner, config, step)
             if norms is None:
                 skips += 1
-                if learner.skipped >= config.guard.patience:
-                    return _means(totals + taken) | {"update/epochs": epochs, "update/skipped": skips}
             else:
                 taken.append(_over_processes(numbers, learner) | norms)
         totals, epochs = totals + taken, epochs + 1
         if config.early_stop_kl is not None and _means(taken).get("policy/approx_kl", 0.0) > config.early_stop_kl:
             break
+    learner.skipped = 0 if totals else learner.skipped + 1
     return _means(totals) | {"update/epochs": epochs, "update/skipped": skips}
 
 
@@ -63,7 +61,7 @@ def _policy_and_critic(
     for pack in learner.packs(rollout.completions, minibatch, rollout.mask.shape[1]):
         one_trunk = learner.critic is None
         values: Tensor | None = None
-        if one_trunk or _policy_learns(config, step):
+        if one_trunk or policy_learns(config, step):
             output = learner.policy(
                 pack, config.rollout.temperature, entropy=config.entropy_bonus is not None, values=one_trunk
             )
@@ -130,27 +128,22 @@ def _old_texts(ptx: PtxTexts, number: int, learner: Learner, config: PPOConfig) 
 
 def _step(learner: Learner, config: PPOConfig, step: int) -> Numbers | None:
     """One optimiser step of policy and critic; None if the gradients are such that it was left out."""
-    norms = {
-        "policy/gradient_norm": learner.policy_optimizer.clip(),
-        "critic/gradient_norm": learner.critic_optimizer.clip(),
-    }
+    optimizers = {"critic/gradient_norm": learner.critic_optimizer}
+    if policy_learns(config, step):
+        optimizers["policy/gradient_norm"] = learner.policy_optimizer
+    norms = {name: optimizer.clip() for name, optimizer in optimizers.items()}
     limit = config.guard.gradient_norm or float("inf")
-    if not all(bool(norm.isfinite()) and float(norm) <= limit for norm in norms.values()):
-        learner.policy_optimizer.discard()
-        learner.critic_optimizer.discard()
-        learner.skipped += 1
-        return None
-    learner.skipped = 0
-    learner.critic_optimizer.step()
-    if _policy_learns(config, step):
-        learner.policy_optimizer.step()
-    else:
-        learner.policy_optimizer.discard()
-        del norms["policy/gradient_norm"]
-    return norms
+    sound = all(bool(norm.isfinite()) and float(norm) <= limit for norm in norms.values())
+    if sound:
+        for optimizer in optimizers.values():
+            optimizer.step()
+    learner.policy_optimizer.discard()
+    learner.critic_optimizer.discard()
+    return norms if sound else None
 
 
-def _policy_learns(config: PPOConfig, step: int) -> bool:
+def policy_learns(config: PPOConfig, step: int) -> bool:
+    """Whether the critic's warm-up is over at this step of the run, counted from 0."""
     return step >= (config.critic.warmup_steps or 0)
 
 
