@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from recipes.cell import Job, execute
 from recipes.processes import Layout
 
 HERE = Path(__file__).parent
+TWO = Layout(2)
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +38,10 @@ def processes(tmp_path_factory):
 class Running:
     """A cell in a process of its own, as the runner starts it."""
 
-    def __init__(self, context, folder, **config):
+    def __init__(self, context, folder, layout=TWO, **config):
         self.store = Store(folder)
         job = Job(
-            folder, "test/count", "count", "count", CountConfig(**config), 0, {"config": {}}, "d" * 64, {}, 2, layout=Layout(2)
+            folder, "test/count", "count", "count", CountConfig(**config), 0, {"config": {}}, "d" * 64, {}, 2, layout=layout
         )  # fmt: skip
         self.work = self.store.partial(job.digest)
         self.lifeline, theirs = context.Pipe()
@@ -120,7 +122,7 @@ def test_a_mistake_found_by_one_rank_is_told_as_it_is_by_one_process(processes, 
     }
 
 
-@pytest.mark.parametrize("death", ["of the cell's process", "of the runner"])
+@pytest.mark.parametrize("death", [pytest.param("of the cell's process", marks=pytest.mark.slow), "of the runner"])
 def test_no_rank_outlives(death, processes, tmp_path):
     cell = Running(processes, tmp_path, steps=1000, seconds=0.02)
     cell.wait_for_step(1)
@@ -133,3 +135,16 @@ def test_no_rank_outlives(death, processes, tmp_path):
     assert gone(ranks.values())
     cell.process.join(8)
     assert not cell.process.is_alive()
+
+
+@pytest.mark.slow
+def test_two_machines_with_one_store_make_one_result(processes, tmp_path):
+    """Both are this machine; each runs one of the two ranks, as `align run` on either would."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    machines = [Running(processes, tmp_path, Layout(2, machines=2, machine=machine, port=port)) for machine in range(2)]
+    assert [one.end() for one in machines] == [(0, None), (0, None)]
+    result = machines[0].store.find("d" * 64)
+    assert result.summary == {"total": 9, "first": 0}
+    assert "rank 1 of 2 starts" in (result.path / "log-rank1.txt").read_text()
