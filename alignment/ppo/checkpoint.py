@@ -16,13 +16,10 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
-
-if TYPE_CHECKING:
-    from alignment.ppo.learner import Learner
 
 _NAME = re.compile(r"step-(\d+)-([0-9a-f]{64})\.pt")
 
@@ -177,29 +174,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def save_checkpoint(folder: Path, learner: Learner, totals: dict[str, float]) -> None:
-    """The learner and the run's sums, `steps` (finished) among them."""
-    state = {
-        "policy": learner.policy_optimizer.state(),
-        "critic": learner.critic_optimizer.state(),
-        "kl_coefficient": learner.kl_coefficient,
-        "random": random_states(),
-        "totals": dict(totals),
-    }
-    Checkpoints(folder / "checkpoints").save(int(totals["steps"]), state)
-
-
-def load_checkpoint(folder: Path, learner: Learner) -> dict[str, float] | None:
-    """Brings the learner and every library's random state to where the checkpoint was made. Returns its totals; None if
-    there is no checkpoint."""
-    loaded = Checkpoints(folder / "checkpoints").load(str(learner.device))
-    if loaded is None:
-        return None
-    state = loaded[1]
-    learner.policy_optimizer.restore(state["policy"])
-    learner.critic_optimizer.restore(state["critic"])
-    learner.kl_coefficient = state["kl_coefficient"]
-    set_random_states(state["random"])
-    return state["totals"]

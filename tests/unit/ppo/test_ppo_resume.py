@@ -2,36 +2,49 @@
 
 import random
 
+import arranged
 import numpy as np
+import pytest
 import torch
-from test_ppo_update import config_with, learner_on, length_scorer
+from arranged import ARRANGEMENTS, config_in, judged, learner_in, snapshot
 
-from alignment.ppo.checkpoint import load_checkpoint, save_checkpoint
+from alignment.ppo.checkpoint import Checkpoints, random_states, set_random_states
 from alignment.ppo.prompts import Prompts
-from alignment.ppo.rollout import judge
 from alignment.ppo.update import optimise
 
+CASES = [(name, "fp32") for name in ARRANGEMENTS] + [("separate", "bf16"), ("value_head", "autocast")]
 
-def test_a_checkpoint_restores_everything_the_next_step_depends_on(tiny_model, answers, tmp_path):
-    config = config_with(precision="bf16")
-    learner = learner_on(tiny_model(), config)
 
-    def step(of):
-        optimise(judge(answers(8), [{}] * 8, of, length_scorer, config), of, config, seed=3)
-        return [parameter.clone() for parameter in (*of.policy.parameters(), *of.critic.parameters())]
+@pytest.mark.parametrize(("arrangement", "precision"), CASES)
+def test_a_checkpoint_brings_back_all_that_the_next_step_depends_on(
+    tiny_model, answers, tmp_path, arrangement, precision
+):
+    config = config_in(arrangement, precision=precision, reference_reset_every=1, scores={"normalise": "running"})
+    inputs = arranged.save_models(tmp_path, tiny_model())
+    learner = learner_in(inputs, config, tmp_path / "interrupted")
 
-    step(learner)
-    learner.kl_coefficient = 0.123
-    save_checkpoint(tmp_path, learner, {"steps": 1, "rollout_tokens": 77})
+    def step(of, number):
+        optimise(judged(of, answers(8, seed=number), config), of, config, step=number, seed=number)
+        return snapshot(of)
+
+    step(learner, 1)
+    learner.reset_reference()
+    learner.kl_coefficient, learner.skipped = 0.123, 2
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(1, {"learner": learner.state(), "random": random_states()})
     drawn = random.random(), np.random.rand(), torch.rand(1)
-    expected = step(learner)
+    expected = step(learner, 2)
 
-    other = learner_on(tiny_model(seed=9), config)
-    assert load_checkpoint(tmp_path, other) == {"steps": 1, "rollout_tokens": 77}
-    assert other.kl_coefficient == 0.123
+    resumed = learner_in(inputs, config, tmp_path / "resumed")
+    found = checkpoints.load("cpu")
+    assert found is not None and found[0] == 1
+    resumed.restore(found[1]["learner"])
+    set_random_states(found[1]["random"])
+    assert (resumed.kl_coefficient, resumed.skipped) == (0.123, 2)
     assert (random.random(), np.random.rand(), torch.rand(1)) == drawn
-    other.reference = learner.reference  # read from the policy's folder anew by a resumed run
-    assert all(torch.equal(a, b) for a, b in zip(step(other), expected, strict=True))
+    weights = step(resumed, 2)
+    assert weights.keys() == expected.keys()
+    assert [name for name, weight in weights.items() if not torch.equal(weight, expected[name])] == []
 
 
 class Words:
