@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -65,6 +66,14 @@ def check_adapter(folder: Path, rank: int | None, outline: Outline) -> None:
         raise ModelError(
             str(folder), f"rank {config['r']}", f"at most {rank}", "open the engine with a larger adapter_rank"
         )
+
+
+def adapter_name(folder: Path) -> str:
+    """A name that says what the adapter holds: the same for the same weights and scale, and for no other."""
+    config = json.loads((folder / "adapter_config.json").read_text())
+    scale = [config["r"], config["lora_alpha"], config.get("use_rslora", False)]
+    digest = hashlib.sha256(json.dumps(scale).encode() + (folder / "adapter_model.safetensors").read_bytes())
+    return f"adapter-{digest.hexdigest()[:32]}"
 
 
 def _unserved(config: Mapping[str, Any]) -> list[str]:

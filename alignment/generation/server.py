@@ -71,7 +71,7 @@ def serve_command(options: argparse.Namespace, weights_folder: Path) -> list[str
         words += ["--enable-lora", "--max-lora-rank", str(lora["max_lora_rank"])]
         words += ["--lora-target-modules", *lora["lora_target_modules"]]
     if device == "cuda":
-        return [*words, "--enable-sleep-mode"]
+        return words
     context = options.max_model_len or config.max_position_embeddings
     one, all_of_them = (cache_bytes(config, context, n, options.precision, device) for n in (1, options.max_sequences))
     cache = max(one, min(all_of_them, _CPU_CACHE_BYTES))
@@ -84,7 +84,7 @@ def _environment() -> dict[str, str]:
     development = {
         "VLLM_SERVER_DEV_MODE": "1",
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
-    }  # collective_rpc, sleep, adapters
+    }  # collective_rpc, adapters
     if torch.cuda.is_available():
         return ENVIRONMENT | development
     # On CPU nothing is compiled, the sampler's small functions (2 to 19 s at the first batch) included; and the worker lives

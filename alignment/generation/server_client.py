@@ -33,9 +33,9 @@ class ServerClient:
         """The answer's JSON."""
         return self._json(self._request("GET", path))
 
-    def post(self, path: str, body: Any = None) -> Any:
-        """The answer's JSON; None if it is not JSON."""
-        return self._json(self._request("POST", path, body))
+    def post(self, path: str, body: Any = None, missing_ok: bool = False) -> Any:
+        """The answer's JSON; None if it is not JSON. missing_ok: HTTP 404 is no failure."""
+        return self._json(self._request("POST", path, body, missing_ok))
 
     def call_workers(self, method: str, **arguments: str) -> dict[str, Any]:
         """Run a method of the suite's worker extension on all workers; the first one's answer.
@@ -64,9 +64,9 @@ class ServerClient:
     def close(self) -> None:
         self._http.close()
 
-    def _request(self, verb: str, path: str, body: Any = None) -> httpx.Response:
+    def _request(self, verb: str, path: str, body: Any = None, missing_ok: bool = False) -> httpx.Response:
         answer = self._send(verb, path, body)
-        if answer.is_error:
+        if answer.is_error and not (missing_ok and answer.status_code == httpx.codes.NOT_FOUND):
             raise SuiteError(
                 self.url,
                 f"{verb} /{path}: HTTP {answer.status_code}: {answer.text[:500]}",
@@ -95,11 +95,10 @@ class ServerClient:
 
 @dataclass(frozen=True)
 class Served:
-    """model: the name that requests call it by. device: cpu or cuda. weights_folder: where weights are handed over."""
+    """model: the name that requests call it by. weights_folder: where weights are handed over."""
 
     model: str
     version: str
-    device: str
     weights_folder: Path
 
 
@@ -125,4 +124,4 @@ def require_model(
         what = f"it serves adapters of rank {found['adapter_rank'] or 0} at most"
         raise ModelError(client.url, what, f"rank {adapter_rank}", f"{restart} --adapter-rank {adapter_rank}")
     version = client.get("version")["version"].split("+")[0]
-    return Served(model["id"], version, found["device"], Path(found["weights_folder"]))
+    return Served(model["id"], version, Path(found["weights_folder"]))

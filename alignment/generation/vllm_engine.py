@@ -138,17 +138,12 @@ class VllmEngine:
 
     def close(self) -> None:
         """Frees weights and cache and vLLM's process groups, so that another engine can be opened."""
-        from vllm.distributed import parallel_state
+        from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
-        self._llm.llm_engine.engine_core.shutdown()
-        self._llm = None
-        if not self._borrows_process_group:
-            parallel_state.cleanup_dist_env_and_memory()
-            return
-        parallel_state.destroy_model_parallel()
-        if parallel_state._WORLD is not None:  # vLLM's own destructor would take the trainer's process group along
-            parallel_state._WORLD.destroy()
-            parallel_state._WORLD = None
+        with _process_group_kept() if self._borrows_process_group else contextlib.nullcontext():
+            self._llm.llm_engine.engine_core.shutdown()
+            self._llm = None
+            cleanup_dist_env_and_memory()
 
     def _drop_adapter(self) -> None:
         if self._adapter is not None:
@@ -173,6 +168,22 @@ def _executor() -> dict[str, str]:
     then is a replica of its own, free to generate when it likes."""
     launched = distributed.is_initialized() and "LOCAL_RANK" in os.environ
     return {"distributed_executor_backend": "external_launcher"} if launched else {}
+
+
+@contextlib.contextmanager
+def _process_group_kept() -> Iterator[None]:
+    """vLLM's shutdown destroys its own process groups, and then the one that it found: the trainer's."""
+    destroy = distributed.destroy_process_group
+
+    def destroy_but_the_default(group: Any = None) -> None:
+        if group is not None:
+            destroy(group)
+
+    distributed.destroy_process_group = destroy_but_the_default
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group = destroy
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, distributed
 
 from alignment.core.config import Precision
 from alignment.core.errors import SuiteError
-from alignment.generation.adapters import check_adapter
+from alignment.generation.adapters import adapter_name, check_adapter
 from alignment.generation.engine import Completion, Sampling
 from alignment.generation.server_client import START, ServerClient, require_model
 from alignment.generation.stopping import cut_at_eos
@@ -45,7 +46,7 @@ class VllmServerEngine:
         self._adapter: str | None = None
         try:
             self._served = require_model(self._client, model_path, max_tokens, precision, adapter_rank)
-            self._send(_stored(model_path))  # the server was started once, and may have served another run since
+            self._send_stored(model_path)
         except BaseException:
             self.close()
             raise
@@ -67,33 +68,28 @@ class VllmServerEngine:
         self._send(complete(weights, self._outline.parameters))
 
     def load_adapter(self, folder: Path) -> None:
-        """Serve this LoRA adapter. Raises ModelError if the server cannot."""
+        """Serve this LoRA adapter; of several processes each calls this, with the same adapter. Raises ModelError if vLLM
+        cannot serve it, SuiteError if the server cannot read it."""
         check_adapter(folder, self._adapter_rank, self._outline)
+        # Named by what it holds: vLLM keeps adapters by name, and processes that load the same one share it.
+        name = adapter_name(folder)
+        if name == self._adapter:
+            return
         self._drop_adapter()
-        name = f"adapter-{uuid.uuid4().hex}"  # vLLM keeps adapters by name: a name used twice would be the old one
-        copy = self._served.weights_folder / name
-        try:
-            shutil.copytree(folder, copy)
-            self._client.post("v1/load_lora_adapter", {"lora_name": name, "lora_path": str(copy)})
-        except OSError as error:
-            raise self._unwritable(error) from None
-        except SuiteError:
-            shutil.rmtree(copy)
-            raise
+        request = {"lora_name": name, "lora_path": str(self._hand_over(folder, name)), "load_inplace": True}
+        self._client.post("v1/load_lora_adapter", request)
         self._adapter = name
 
     def sleep(self) -> None:
-        """On CUDA: weights to main memory, key-value cache freed. Elsewhere without effect."""
-        if self._served.device == "cuda":
-            self._client.post("sleep?level=1")
+        """Without effect: the server has memory of its own, and putting it to sleep would abort other processes' requests."""
 
     def wake(self) -> None:
-        """Undoes `sleep`."""
-        if self._served.device == "cuda":
-            self._client.post("wake_up")
+        """Without effect."""
 
     def close(self) -> None:
-        """Lets go of the server, which goes on with the weights it has."""
+        """Lets go of the server, which goes on with the weights it has, without the adapter."""
+        with contextlib.suppress(SuiteError):  # it may be gone already
+            self._drop_adapter()
         self._threads.shutdown(cancel_futures=True)
         self._client.close()
 
@@ -118,18 +114,40 @@ class VllmServerEngine:
         try:
             save_file(tensors, path)
             self._client.call_workers("load_suite_weights", name=path.name, size=str(path.stat().st_size))
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             raise self._unwritable(error) from None
         finally:
             path.unlink(missing_ok=True)
 
+    def _send_stored(self, model_path: Path) -> None:
+        """The model folder's weights: the server was started once, and may have served another run since. Of several
+        processes the first sends them, and none goes on before: its next weights must not be overwritten by these."""
+        together = distributed.is_initialized()
+        if not together or distributed.get_rank() == 0:
+            self._send(_stored(model_path))
+        if together:
+            distributed.barrier()
+
+    def _hand_over(self, adapter: Path, name: str) -> Path:
+        """The adapter's place in the shared folder, complete from the moment it is there."""
+        place, draft = (self._served.weights_folder / part for part in (name, f"{name}-{uuid.uuid4().hex}"))
+        try:
+            shutil.copytree(adapter, draft)
+            with contextlib.suppress(OSError):  # another process was faster
+                draft.rename(place)
+            shutil.rmtree(draft, ignore_errors=True)
+        except OSError as error:
+            raise self._unwritable(error) from None
+        return place
+
     def _drop_adapter(self) -> None:
         if self._adapter is not None:
             name, self._adapter = self._adapter, None
-            self._client.post("v1/unload_lora_adapter", {"lora_name": name})
-            shutil.rmtree(self._served.weights_folder / name)
+            # Another process may have been here before.
+            self._client.post("v1/unload_lora_adapter", {"lora_name": name}, missing_ok=True)
+            shutil.rmtree(self._served.weights_folder / name, ignore_errors=True)
 
-    def _unwritable(self, error: OSError) -> SuiteError:
+    def _unwritable(self, error: Exception) -> SuiteError:
         return SuiteError(
             str(self._served.weights_folder),
             f"cannot hand over weights to {self._client.url} in this folder: {error}",

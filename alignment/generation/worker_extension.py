@@ -41,7 +41,6 @@ class SuiteWorkerExtension:
         return {
             "shape": shape_of(model.hf_text_config),
             "precision": str(model.dtype).removeprefix("torch."),
-            "device": self.vllm_config.device_config.device_type,
             "adapter_rank": adapters.max_lora_rank if adapters else None,
             "weights_folder": self._weights_folder(),
         }
