@@ -17,7 +17,7 @@ from alignment.ppo.update import optimise
 TABLE = [[1.0, 0.0, 0.0]] * 3
 HEAD = [[math.log(p), 0.3, -0.2] for p in (0.5, 0.3, 0.2)]
 SCORES = [0.0, 0.5, 1.0]
-STEPS, BATCH = 120, 128
+STEPS, BATCH = 80, 64
 
 
 def trained_policy(beta):

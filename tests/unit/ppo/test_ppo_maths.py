@@ -32,6 +32,10 @@ def test_whitening_is_over_all_masked_tokens_of_the_batch(shift, mean):
     close(whitened, [[-unit + mean, mean, 0.0], [unit + mean, 0.0, 0.0]])
 
 
+def test_equal_numbers_whiten_to_zero():
+    close(maths.whiten(tensor([[2.0, 2.0, 100.0]]), tensor([[True, True, False]])), [[0.0, 0.0, 0.0]])
+
+
 def test_logprobs_divide_the_logits_by_the_temperature():
     logits = tensor([[0.0, LN3]])
     close(maths.token_logprobs(logits, tensor([1]), 1.0).exp(), [0.75])
