@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft.utils.integrations import dequantize_module_weight
+from peft.utils.integrations import dequantize_bnb_weight, get_bnb_param_type
 from torch import Tensor
 
 POLICY, CRITIC, REFERENCE = "default", "critic", "reference"
@@ -44,12 +44,19 @@ def merged_weights(lm: Any, adapter: str) -> Iterator[tuple[str, Tensor]]:
             continue
         owner, _, kind = name.rpartition(".")
         if kind == "weight":
-            weight = dequantize_module_weight(layers[owner])
+            weight = _in_full(layers[owner])
         if name.endswith(".base_layer.weight"):
             layer = layers[owner.removesuffix(".base_layer")]
             if adapter in layer.lora_A:
                 weight = (weight.float() + layer.get_delta_weight(adapter).float()).to(weight.dtype)
         yield name.replace(".base_layer.", "."), weight.detach()
+
+
+def _in_full(layer: Any) -> Tensor:
+    """A layer's weight, bits dequantised. peft's own function for layers takes the scales of 8-bit ones away on the CPU."""
+    if not get_bnb_param_type(layer.weight):
+        return layer.weight
+    return dequantize_bnb_weight(layer.weight, state=getattr(layer, "state", None))
 
 
 def save_adapter(lm: Any, adapter: str, folder: Path) -> Path:
