@@ -17,6 +17,12 @@ from alignment.ppo.scores import ScoreStatistics, shaped
 from alignment.ppo.update import _old_texts, _policy_and_critic, _step, optimise
 
 
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch):
+    """There numbers are the same to the bit, on machines with a GPU, too."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
 @pytest.fixture
 def inputs(tiny_model, tmp_path):
     return arranged.save_models(tmp_path, tiny_model())
