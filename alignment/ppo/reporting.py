@@ -41,6 +41,8 @@ class Reporter:
         context.log.forget_after(done)
         drop_rows_after(context.workdir / SAMPLES, done)
         self._watch = Watch(expects_eos=config.missing_eos is not None, history=context.log.rows())
+        if self._watch.last is not None:
+            context.progress.note(self._watch.last.seen)
 
     def __call__(
         self, step: int, rollout: Rollout, rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, float]
@@ -57,6 +59,7 @@ class Reporter:
         log.metrics(step, metrics)
         for symptom in self._watch.see({"step": step} | metrics):
             log.info(f"WARNING, step {step}: {symptom}")
+            self._context.progress.note(f"step {step}: {symptom.seen}")
         self._show(step, metrics)
         if self._config.samples_every and step % self._config.samples_every == 0:
             self._sample(step, rollout, texts, golds)
