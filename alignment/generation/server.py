@@ -7,7 +7,8 @@ go to `vllm serve` as they are, for example `--tensor-parallel-size 2`. One serv
 it holds are those that were sent last.
 
 Weights arrive as a file in `--weights-folder`. Where trainer and server run on different machines, give one on a file
-system that both see, under the same path; by default it is a private folder in memory.
+system that both see, under the same path; by default it is a private folder in memory. This is so on GPUs too: vLLM's own
+transfer over NCCL is not used.
 
 Only on a network you trust may `--host` be anything but 127.0.0.1: who reaches the server can replace its weights.
 """

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import httpx
 import torch
@@ -58,6 +59,19 @@ def probes_of(prompts):
 
 def judged(model, probes):
     return [reference_logprobs(model, ids[:1], ids[1:], 1.0) for ids in probes]
+
+
+def in_two_processes(script, *arguments):
+    """Runs a script of this folder by torchrun."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, str(Path(__file__).with_name(script)), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @contextlib.contextmanager

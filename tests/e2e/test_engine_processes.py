@@ -2,35 +2,21 @@
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from contextlib import closing
-from pathlib import Path
 
 import pytest
-from engine_helpers import SIZES, changed, gap, load
+from engine_helpers import SIZES, changed, gap, in_two_processes, load
 from ppo_models import prompts_of, save_tiny_model
 
 from alignment.generation.engine import Sampling
 from alignment.generation.open import open_engine
-
-SCRIPT = Path(__file__).with_name("engine_process.py")
 
 
 @pytest.mark.slow  # two more Python processes that import vLLM
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 def test_two_processes_sample_what_one_would_and_keep_their_process_group(tmp_path):
     folder = save_tiny_model(tmp_path / "model")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", SCRIPT]
-    done = subprocess.run(
-        [*map(str, command), str(folder), str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=400,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    in_two_processes("engine_process.py", folder, tmp_path)
     for seed in (1, 2):
         with closing(open_engine("vllm", folder, **SIZES)) as engine:
             engine.load_weights(changed(load(folder), seed).named_parameters())

@@ -128,6 +128,17 @@ def test_a_response_does_not_depend_on_its_batch(folder):
     assert [c.response_ids for c in one] == [c.response_ids for c in other]
 
 
+@EACH_ENGINE
+def test_a_slice_of_the_prompts_is_sampled_as_within_the_whole_batch(name, folder):
+    prompts = prompts_of(6)
+    with closing(open_engine(name, folder, **SIZES)) as engine:
+        whole = engine.generate(prompts, Sampling(max_new_tokens=8, seed=3))
+        rest = engine.generate(prompts[4:], Sampling(max_new_tokens=8, seed=3, first=4))
+        wrong = engine.generate(prompts[4:], Sampling(max_new_tokens=8, seed=3))
+    assert [c.response_ids for c in rest] == [c.response_ids for c in whole[4:]]
+    assert [c.response_ids for c in wrong] != [c.response_ids for c in whole[4:]]
+
+
 def test_what_does_not_fit_the_context_is_refused_with_numbers(folder):
     with pytest.raises(ModelError, match="60 tokens of prompt and 16 new ones do not fit its context of 64"):
         open_engine("hf", folder, max_prompt_tokens=60, max_new_tokens=16, batch_size=2)

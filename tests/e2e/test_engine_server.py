@@ -2,15 +2,27 @@
 included, and says plainly what does not fit."""
 
 import importlib.util
+import json
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from engine_helpers import SIZES, adapted, by_model, changed, gap, judged, load, probes_of, running_server
+from engine_helpers import (
+    SIZES,
+    adapted,
+    by_model,
+    changed,
+    gap,
+    in_two_processes,
+    judged,
+    load,
+    probes_of,
+    running_server,
+)
 from ppo_models import prompts_of, save_tiny_model
 
 from alignment.core.errors import ModelError, SuiteError
-from alignment.generation.engine import Sampling
+from alignment.generation.engine import Completion, Sampling
 from alignment.generation.open import open_engine
 
 pytestmark = [
@@ -85,6 +97,21 @@ def test_an_adapter_replaces_the_one_before_and_weights_replace_the_adapter(serv
         adapted(served[0], tmp_path / "dora", 0, use_dora=True)
         engine.load_adapter(tmp_path / "dora")
     assert gap(engine.logprobs(probes), judged(trainer, probes)) < 1e-4  # and nothing hangs
+
+
+def test_two_processes_share_a_server_and_its_adapter(served, tmp_path):
+    folder, url = served
+    models = [load(folder), *[adapted(folder, tmp_path / "adapter", 0)] * 2]
+    in_two_processes("server_process.py", folder, url, tmp_path / "adapter", tmp_path)
+    shares = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+    sampling = Sampling(max_new_tokens=16, temperature=0.7, seed=1)
+    for model, *answers in zip(models, *shares, strict=True):
+        together = [answer for share in answers for answer in share]
+        completions = [Completion(ids, *answer, True) for ids, answer in zip(prompts_of(8), together, strict=True)]
+        assert gap([c.logprobs for c in completions], by_model(model, completions, 0.7)) < 1e-4
+    with closing(open_engine("vllm_server", folder, url=url, **SIZES)) as engine:
+        alone = engine.generate(prompts_of(8), sampling)
+    assert [c.response_ids for c in alone] == [ids for share in shares for ids, _ in share[0]]
 
 
 def test_a_weight_left_out_is_told_before_it_is_missed(served, engine):
