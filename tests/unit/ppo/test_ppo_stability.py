@@ -42,41 +42,6 @@ def made(inputs, tmp_path):
 # Scores
 
 
-def test_running_normalisation_is_over_all_scores_so_far():
-    statistics, config = ScoreStatistics(), ScoreConfig(normalise="running")
-    torch.testing.assert_close(shaped(torch.tensor([1.0, 3.0]), config, statistics), torch.tensor([-1.0, 1.0]))
-    # 1, 3, 5: mean 3, deviation sqrt(8 / 3)
-    found = shaped(torch.tensor([5.0]), config, statistics)
-    torch.testing.assert_close(found, torch.tensor([2 / math.sqrt(8 / 3)]))
-
-
-def test_running_statistics_are_those_of_all_scores_together():
-    statistics = ScoreStatistics()
-    scores = torch.randn(60, generator=torch.Generator().manual_seed(0)) * 3 + 1000
-    for part in scores.split([1, 9, 20, 30]):
-        statistics.add(part)
-        again = ScoreStatistics()
-        again.restore(statistics.state())
-        statistics = again
-    assert statistics.mean == pytest.approx(scores.double().mean().item(), rel=1e-9)
-    assert statistics.deviation == pytest.approx(scores.double().std(correction=0).item(), rel=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("normalise", "clip", "expected"),
-    [
-        (None, None, [2.0, 6.0, 10.0]),
-        (None, 5.0, [2.0, 5.0, 5.0]),
-        ("batch", None, [-math.sqrt(1.5), 0.0, math.sqrt(1.5)]),  # mean 6, deviation sqrt(32 / 3)
-        ("batch", 0.5, [-0.5, 0.0, 0.5]),
-    ],
-)
-def test_scores_are_normalised_over_their_batch_and_clipped_after_that(normalise, clip, expected):
-    earlier = ScoreStatistics(count=10, mean=-100.0, squares=1.0)
-    found = shaped(torch.tensor([2.0, 6.0, 10.0]), ScoreConfig(normalise=normalise, clip=clip), earlier)
-    torch.testing.assert_close(found, torch.tensor(expected))
-
-
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_score_that_is_not_finite_does_not_spoil_the_statistics(bad):
     statistics = ScoreStatistics()
