@@ -7,7 +7,6 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from alignment.core.config import DataRef, ModelRef, Precision, StageConfig
-from alignment.generation.engine import EngineName
 from alignment.gold import GoldName
 from alignment.models.config import TrainingConfig
 
@@ -50,7 +49,7 @@ class PreferencesConfig(StageConfig):
     validation_share: float = Field(0.1, gt=0, lt=1, description="share of the prompts whose pairs are held out")
     max_new_tokens: int = Field(48, gt=0)
     temperature: float = Field(1.0, gt=0)
-    engine: EngineName = "auto"
+    engine: Literal["auto", "vllm", "hf"] = "auto"
     precision: Precision = "fp32"
     batch_size: int = Field(64, gt=0, description="answers sampled at once")
 

@@ -20,7 +20,7 @@ def test_the_eighteen_details_are_numbered_and_each_names_a_function_or_is_fixed
 
 
 def test_every_function_and_file_that_it_names_exists():
-    named = NAMED.findall(TEXT)
+    named = NAMED.findall("\n".join(line for line in TEXT.splitlines() if not line.startswith("|")))  # tables: options
     assert len(named) > 20
     for module, name in named:
         if name != "py":
