@@ -21,17 +21,18 @@ from alignment.core.errors import ModelError
 from alignment.generation.engine import Completion
 
 PACKED = "packed_causal"
-_GROUP = 16  # sequences of similar length that share one call of the attention kernel
+_CALL = (
+    8000  # what a call of the attention kernel costs beside its work, in pairs of tokens; padding up to that is cheaper
+)
 _AGREEMENT = 1e-3  # relative difference above which packing is not trusted with a model
 
 
 @dataclass(frozen=True)
 class Group:
-    """Neighbours in a pack: tokens `start` to `stop`, as `count` rows of `width` for attention. slots: the place of each
-    token in those rows; None if they are full."""
+    """Neighbours in a pack, `size` tokens together, as `count` rows of `width` for attention. slots: the place of each token in
+    those rows; None if they are full."""
 
-    start: int
-    stop: int
+    size: int
     count: int
     width: int
     slots: Tensor | None
@@ -187,10 +188,11 @@ def _attend_within_sequences(
     grouped_heads = query.shape[1] != key.shape[1]
     # On CPU torch's bf16 kernel is several times slower backward than the fp32 one.
     dtype = torch.float32 if query.device.type == "cpu" else query.dtype
-    packed = [part[0].transpose(0, 1).to(dtype) for part in (query, key, value)]
+    sizes = [group.size for group in groups]
+    packed = [part[0].transpose(0, 1).to(dtype).split(sizes) for part in (query, key, value)]
     attended = []
-    for group in groups:
-        q, k, v = (_as_rows(part, group) for part in packed)
+    for group, parts in zip(groups, zip(*packed, strict=True), strict=True):
+        q, k, v = (_as_rows(part, group) for part in parts)
         output = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped_heads)
         flat = output.transpose(1, 2).flatten(0, 1)
         attended.append(flat if group.slots is None else _Take.apply(flat, group.slots))
@@ -201,8 +203,7 @@ AttentionInterface.register(PACKED, _attend_within_sequences)
 
 
 def _as_rows(part: Tensor, group: Group) -> Tensor:
-    """[N, heads, size] -> [count, heads, width, size]; padding is 0, and comes after all that could attend to it."""
-    part = part[group.start : group.stop]
+    """[tokens, heads, size] -> [count, heads, width, size]; padding is 0, and comes after all that could attend to it."""
     if group.slots is not None:
         part = part.new_zeros(group.count * group.width, *part.shape[1:]).index_copy(0, group.slots, part)
     return part.view(group.count, group.width, *part.shape[1:]).transpose(1, 2)
@@ -224,15 +225,18 @@ class _Take(torch.autograd.Function):
 
 
 def _groups(lengths: Sequence[int], device: str) -> list[Group]:
-    groups, start = [], 0
-    for first in range(0, len(lengths), _GROUP):
-        members = lengths[first : first + _GROUP]
-        width, total = members[0], sum(members)
+    """lengths: falling. Neighbours share a call of the attention kernel until their padding costs more than another call."""
+    groups, first = [], 0
+    while first < len(lengths):
+        width, stop, wasted = lengths[first], first + 1, 0
+        while stop < len(lengths) and (wasted := wasted + width**2 - lengths[stop] ** 2) <= _CALL:
+            stop += 1
+        members = lengths[first:stop]
         slots = None
         if members[-1] < width:
             slots = torch.cat([torch.arange(length) + row * width for row, length in enumerate(members)]).to(device)
-        groups.append(Group(start, start + total, len(members), width, slots))
-        start += total
+        groups.append(Group(sum(members), len(members), width, slots))
+        first = stop
     return groups
 
 
