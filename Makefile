@@ -11,7 +11,7 @@ TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 UV_VERSION := $(shell sed -n 's/^uv==//p' $(LOCK))
 JOBS ?=
 
-.PHONY: lab stories install lock stage-versions format lint test test-all clean
+.PHONY: lab stories install lock stage-versions format lint test test-all bench-ppo clean
 
 lab: install
 	$(BIN)/align run lab/sft-vs-rlhf $(if $(JOBS),--jobs $(JOBS))
@@ -62,6 +62,10 @@ test: lint
 
 test-all: lint
 	$(BIN)/python -m pytest
+
+# Against trl 1.12's PPOTrainer; half an hour on two idle cores. The last line is one JSON object.
+bench-ppo: install
+	@$(BIN)/python -m benchmarks.ppo
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
