@@ -185,10 +185,14 @@ def _ordered(stages: dict[str, StageConfig]) -> list[str]:
     return order
 
 
+# what a reference must name, by the field that it stands in; all others name data
+_MAKES = {"reward": "reward_model", "second_reward": "reward_model", "model": "model", "match_tokens": "model"}
+
+
 def _check_makes(where: str, role: str, needed: str, source: StageConfig) -> None:
     """A reference names a stage that makes what its role needs. Raises RecipeError."""
     made, last = KINDS[source.kind].makes, role.rpartition(".")[2]
-    expected = {"reward": "reward_model", "model": "model", "match_tokens": "model"}.get(last, "dataset")
+    expected = _MAKES.get(last, "dataset")
     if made != expected:
         kinds = ", ".join(kind for kind, spec in KINDS.items() if spec.makes == expected)
         what = f"stage {needed!r} makes a {made.replace('_', ' ')}"

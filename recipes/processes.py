@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from pydantic import ValidationError
 
 from alignment.core.config import Sharding, StageConfig
 from alignment.core.errors import RecipeError
@@ -73,7 +74,13 @@ def with_layout(config: StageConfig, where: str) -> StageConfig:
             "remove processes and accelerate from its runtime",
         )
     runtime = config.runtime.model_copy(update={"processes": layout.processes, "sharding": layout.sharding})
-    return config.model_copy(update={"runtime": runtime})
+    config = config.model_copy(update={"runtime": runtime})
+    try:  # what the stage demands of its number of processes
+        type(config).model_validate(config.model_dump(exclude_unset=True))
+    except ValidationError as error:
+        message = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        raise RecipeError(f"{where}.runtime", message, "processes that all have work", "use fewer") from None
+    return config
 
 
 def read_layout(config: StageConfig, where: str) -> Layout:

@@ -83,7 +83,7 @@ KINDS: dict[str, StageKind] = {
         config="reward.config:PreferencesConfig",
         run="reward.preferences:run",
         makes="dataset",
-        version=3,
+        version=4,
         sources=("reward/preferences.py", *_GOLD, *_GENERATION, *_MODELS),
         weight=1.5,
         fields={"prompts": (("prompt",),)},
@@ -104,7 +104,7 @@ KINDS: dict[str, StageKind] = {
         version=4,
         sources=("alignment/ppo", "reward/scorer.py", "recipes/wiring.py", *_GENERATION, *_MODELS),
         weight=5,
-        fields={"prompts": (("prompt",),)},
+        fields={"prompts": (("prompt",),), "ptx.data": (("text",),)},
         parallel=True,
     ),
     "evaluate": StageKind(

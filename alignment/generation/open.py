@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import torch
@@ -46,6 +47,8 @@ def open_engine(
         )
     options = {"max_tokens": needed, "batch_size": batch_size, "precision": precision, "eos": eos_ids(path)}
     engine, device = resolve_engine(name), "cuda" if torch.cuda.is_available() else "cpu"
+    if engine == "vllm" and importlib.util.find_spec("vllm") is None:
+        raise ModelError("rollout.engine", "vLLM is not installed here", "the package vllm", "set rollout.engine: hf")
     if engine == "vllm":
         from alignment.generation.vllm_engine import VllmEngine
 

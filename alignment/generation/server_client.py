@@ -43,14 +43,14 @@ class ServerClient:
         Raises SuiteError if the server lacks the extension, or with what a worker says went wrong.
         """
         answer = self._send("POST", "collective_rpc", {"method": method, "kwargs": arguments})
-        if answer.is_error:
+        results = (self._json(answer) or {}).get("results") if answer.is_success else None
+        if results is None:
             raise SuiteError(
                 self.url,
                 f"the server does not answer {method} (HTTP {answer.status_code})",
                 "a vLLM server with this suite's worker extension",
                 f"start it by: {START}",
             )
-        results = answer.json()["results"]
         for result in results:
             if "error" in result:
                 raise SuiteError(
@@ -116,7 +116,7 @@ def require_model(
             raise ModelError(client.url, what, f"{value}, as in {model_path}", f"start it with this model: {START}")
     if found["precision"] != DTYPES[precision]:
         what, expected = f"it computes in {found['precision']}", DTYPES[precision]
-        raise ModelError(client.url, what, expected, f"{restart} --precision {precision}, or change rollout.precision")
+        raise ModelError(client.url, what, expected, f"{restart} --precision {precision}, or change precision")
     if (context := model["max_model_len"]) < max_tokens:
         what = f"its context of {context} tokens is too short"
         raise ModelError(client.url, what, f"at least {max_tokens}", f"{restart} --max-model-len {max_tokens}")

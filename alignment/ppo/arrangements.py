@@ -39,10 +39,13 @@ def new_learner(config: PPOConfig, inputs: Mapping[str, Artifact], context: Cont
     packed = _pack_all(trunks)
     if not packed:
         context.log.info(f"{type(plain(policy.lm)).__name__} cannot run on packed sequences: batches are padded")
+    for module in (policy, reference, critic):
+        if module is not None:
+            _hold_still(module)
     if config.gradient_checkpointing:
         _checkpoint_gradients(policy, critic)
-    sharding = config.runtime.sharding
-    if sharding != "none" and world.size > 1:
+    sharding = config.runtime.sharding if world.size > 1 else "none"
+    if sharding != "none":
         _shard(config, sharding, policy, reference, critic, device, world)
     # Sharded weights stay in fp32 and are cast as they are gathered; adapters are small, and stay in fp32 too.
     cast = torch.float32 if config.peft is not None or sharding != "none" else DTYPES[_held(config)]
@@ -65,7 +68,7 @@ def new_learner(config: PPOConfig, inputs: Mapping[str, Artifact], context: Cont
         packed=packed,
         tokens_per_pass=config.tokens_per_pass,
         world=world,
-        even=sharding != "none" and world.size > 1,
+        even=sharding != "none",
         reference_moves=config.reference_reset_every is not None,
     )
     if config.peft is None and not learner.even:
@@ -95,7 +98,7 @@ def _separate(config: PPOConfig, inputs: Mapping[str, Artifact], context: Contex
         turn_dropout_off(model)
         mean, deviation = _normalisation(inputs["reward"])
         critic = critic_from_reward_model(model, mean, deviation, policy.autocast)
-    return policy, _frozen_copy(policy), critic.to(device).train()
+    return policy, _frozen_copy(policy), critic.to(device)
 
 
 def _shared_base(config: PPOConfig, inputs: Mapping[str, Artifact], context: Context, device: str) -> _Models:
@@ -207,6 +210,15 @@ def _normalisation(reward: Artifact) -> tuple[float, float]:
     return read.mean, read.std
 
 
+def _hold_still(module: nn.Module) -> None:
+    """Evaluation state: whatever is random in training, router noise or dropped layers, is off like the dropouts. But layers of
+    8 bits would round their inputs, too, on a CPU."""
+    module.eval()
+    for part in module.modules():
+        if type(part).__name__ == "Linear8bitLt":
+            part.training = True
+
+
 def _checkpoint_gradients(policy: Policy, critic: Critic | None) -> None:
     trunks = [policy.trunk] + ([critic.trunk] if critic is not None and critic.adapter is None else [])
     for trunk in trunks:
@@ -215,6 +227,9 @@ def _checkpoint_gradients(policy: Policy, critic: Critic | None) -> None:
                 type(trunk).__name__, "it has no gradient checkpointing", "", "set gradient_checkpointing: false"
             )
         trunk.gradient_checkpointing_enable({"use_reentrant": False})
+        for part in trunk.modules():
+            if getattr(part, "gradient_checkpointing", False):
+                part.training = True  # or it does not checkpoint; its children stay as they are
 
 
 def _shard(
@@ -226,13 +241,6 @@ def _shard(
     device: str,
     world: World,
 ) -> None:
-    if config.peft is not None:
-        raise ModelError(
-            "ppo",
-            "adapters leave little to shard, and it was never tried with them",
-            "runtime.sharding: none",
-            "remove it",
-        )
     dtype = DTYPES[_held(config)]
     for module, trunk in ((policy, policy.trunk), (reference, reference.trunk)):
         shard(module, trunk, sharding, dtype, device, world.size)

@@ -125,7 +125,7 @@ class PtxConfig(Config):
 
 
 class GuardConfig(Config):
-    """An optimiser step is skipped if a loss or gradient is not finite, or the gradient's norm exceeds `gradient_norm`
+    """An optimiser step is skipped if a gradient is not finite, or its norm exceeds `gradient_norm`
     (None = any finite norm goes). `patience` steps of the run in a row without a single optimiser step stop it: one bad score
     may cost all updates of its batch."""
 
@@ -153,7 +153,7 @@ class PPOConfig(StageConfig):
     gold: name of a gold scorer whose mean is logged beside the reward, never trained on, so that over-optimisation of
     the reward model shows; None = off.
     sync_tolerance: mean |difference| of log-probabilities between engine and trainer, after an update, that stops the run;
-    None = 1e-3 in fp32 and 0.1 otherwise (weights of 8 bits included).
+    None = 1e-3 in fp32 and 0.1 otherwise (weights of 8 bits included). Smaller ones are told from rounding by their direction.
     """
 
     kind: Literal["ppo"] = "ppo"
@@ -250,6 +250,22 @@ class PPOConfig(StageConfig):
                 raise ValueError(
                     f"{name}: {size} is too few for runtime.processes {self.runtime.processes}; raise it to that"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _weights_can_be_sharded(self) -> PPOConfig:
+        if self.peft is not None and self.runtime.sharding != "none":
+            raise ValueError("runtime.sharding: adapters leave little to shard, and it was never tried; set it to none")
+        return self
+
+    @model_validator(mode="after")
+    def _no_option_is_idle(self) -> PPOConfig:
+        if self.arrangement != "value_head" and self.critic.loss_coefficient != CriticConfig().loss_coefficient:
+            raise ValueError("critic.loss_coefficient: only a value head shares its loss with the policy; remove it")
+        if self.kl.target is None and self.kl.horizon != KlConfig().horizon:
+            raise ValueError("kl.horizon: only a coefficient steered to a kl.target has one; remove it")
+        if self.peft is not None and self.peft.dropout:
+            raise ValueError("peft.dropout: PPO turns dropout off, since it compares forward passes; set it to 0")
         return self
 
     @model_validator(mode="after")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,8 +33,9 @@ class Optimizer:
         self._masters = self._parameters
         if dtype != torch.float32:
             self._masters = [parameter.detach().clone() for parameter in self._parameters]
-            for parameter in self._parameters:
+            for parameter, master in zip(self._parameters, self._masters, strict=True):
                 parameter.data = parameter.data.to(dtype)
+                parameter.register_post_accumulate_grad_hook(partial(_hand_over, master))
         self._learning_rate, self._max_grad_norm, self._world = learning_rate, max_grad_norm, world
         self._adam = torch.optim.AdamW(
             self._masters, lr=learning_rate, eps=1e-5, weight_decay=0.0, fused=not any(map(is_sharded, self._masters))
@@ -56,10 +58,6 @@ class Optimizer:
 
     def clip(self) -> Tensor:
         """Scales the accumulated gradients of all processes to the largest norm allowed. Returns their norm before that."""
-        for master, parameter in zip(self._masters, self._parameters, strict=True):
-            if master is not parameter:
-                master.grad = None if parameter.grad is None else parameter.grad.float()
-                parameter.grad = None
         self._world.sum_([m.grad for m in self._masters if m.grad is not None and not is_sharded(m)])
         return whole(nn.utils.clip_grad_norm_(self._masters, self._max_grad_norm))
 
@@ -102,6 +100,14 @@ class Optimizer:
         for master, parameter in zip(self._masters, self._parameters, strict=True):
             if master is not parameter:
                 parameter.copy_(master)
+
+
+def _hand_over(master: Tensor, parameter: Tensor) -> None:
+    """A pass's gradient goes to the fp32 master at once: passes summed in bf16 would depend on how many there are."""
+    assert parameter.grad is not None
+    gradient = parameter.grad.float()
+    master.grad = gradient if master.grad is None else master.grad.add_(gradient)
+    parameter.grad = None
 
 
 def cast_parameters(model: nn.Module, dtype: torch.dtype) -> None:

@@ -32,7 +32,7 @@ from alignment.ppo.ptx import PtxTexts
 from alignment.ppo.reporting import Clock, Reporter
 from alignment.ppo.result import save_policy
 from alignment.ppo.rollout import judge, rollout_metrics
-from alignment.ppo.sync import require_sync, send_weights
+from alignment.ppo.sync import Probe, send_weights
 from alignment.ppo.update import optimise, policy_learns
 
 
@@ -76,6 +76,8 @@ def run(
                 completions = _generate(engine, prompt_batch, config, context.seed_for(f"rollout {step}"), processes)
             with clock("score"):
                 rollout = judge(completions, row_batch, learner, scorer, config)
+            with clock("score"):
+                probe = Probe(learner, completions)
             with clock("optimise"):
                 updates = optimise(
                     rollout, learner, config, step=step, seed=context.seed_for(f"shuffle {step}"), ptx=ptx
@@ -83,7 +85,7 @@ def run(
                 _require_progress(learner, config, checkpoints)
             with clock("sync"):
                 send_weights(engine, learner, config, context.scratch)
-                gap = require_sync(engine, learner, completions, config)
+                gap = probe.require_sync(engine, learner, config)
 
             last = rollout_metrics(rollout) | updates | clock.metrics(rollout.tokens, updates["update/epochs"])
             last |= {"kl/coefficient": learner.kl_coefficient, "sync/logprob_gap": gap}
@@ -117,6 +119,13 @@ def _resume(checkpoints: Checkpoints, learner: Learner, context: Context) -> dic
         set_random_states(state["random"])
         totals = state["totals"]
         context.log.info(f"resumed after step {totals['steps']}")
+    if len(set(steps := learner.world.gather([totals["steps"]]))) > 1:
+        raise SuiteError(
+            "ppo",
+            f"processes would resume after steps {', '.join(map(str, steps))}",
+            "one checkpoint for all of them",
+            "give all machines the same store, or remove the checkpoints that not all of them can read",
+        )
     return totals
 
 
@@ -162,7 +171,7 @@ def _require_progress(learner: Learner, config: PPOConfig, checkpoints: Checkpoi
     limit = f" or above {config.guard.gradient_norm:g}" if config.guard.gradient_norm else ""
     raise SuiteError(
         "ppo",
-        f"in {learner.skipped} steps in a row every update had a loss or gradient that was not finite{limit}",
+        f"in {learner.skipped} steps in a row every update had a gradient that was not finite{limit}",
         "finite gradients",
         "lower learning_rate or critic.learning_rate, or clip scores (scores.clip); "
         + (f"the last good checkpoint is that of step {newest}" if newest else "there is no checkpoint before this"),

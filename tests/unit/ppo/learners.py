@@ -19,7 +19,7 @@ class RecordingOptimizer(Optimizer):
     """`gradients`: those of every step, one vector each, before they are clipped."""
 
     def clip(self):
-        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._parameters]
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._masters]
         self.__dict__.setdefault("gradients", []).append(nn.utils.parameters_to_vector(grads).float())
         return super().clip()
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from transformers import GPTJConfig, GPTJModel
+from transformers import GPTJConfig, GPTJModel, MistralConfig, MistralForCausalLM
 
 from alignment.generation.engine import Completion
 from alignment.ppo import maths
@@ -99,6 +99,21 @@ def test_neighbours_in_a_pack_do_not_see_each_other(tiny_model, answers):
     after = grids(logprobs_of(policy), [*completions[:2], other, *completions[3:]], packed=True)
     assert torch.equal(before[[0, 1, 3, 4]], after[[0, 1, 3, 4]])
     assert not torch.equal(before[2], after[2])
+
+
+@torch.no_grad()
+def test_a_sliding_window_is_that_of_the_model_alone(answers):
+    """Two layers with a window of 4 see 7 tokens back, no further; the reference is the model's own attention."""
+    torch.manual_seed(0)
+    options = {"vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 48}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "sliding_window": 4, "initializer_range": 0.3}
+    policy = Policy(MistralForCausalLM(MistralConfig(**options, **heads, attn_implementation="eager")).eval())
+    completions = answers(20)
+    assert max(len(c.prompt_ids + c.response_ids) for c in completions) > 12
+    expected = one_by_one(policy.lm, completions)
+    assert allow_packing(policy.trunk)
+    packed = grids(logprobs_of(policy), completions, packed=True)
+    torch.testing.assert_close(packed, expected, atol=1e-5, rtol=0)
 
 
 def test_no_pass_holds_more_tokens_than_allowed(answers):

@@ -176,6 +176,14 @@ def test_reduced_precision_points_where_fp32_does_and_keeps_fp32_weights(tiny_mo
         assert all(weight.dtype == torch.float32 for weight in optimizer.state()["weights"])
 
 
+def test_in_bf16_passes_are_summed_in_fp32():
+    """Summed in bf16, eight passes would lose what the later ones add."""
+    layer, optimizer = one_weight(1.0, dtype=torch.bfloat16, max_grad_norm=1e9)
+    for part in (1.0, *[2.0**-9] * 8):
+        (part * layer.weight.sum()).backward()
+    assert optimizer.clip().item() == pytest.approx(math.sqrt(2) * (1 + 2**-6), rel=1e-6)
+
+
 def one_weight(value, **options):
     layer = nn.Linear(2, 1, bias=False)
     with torch.no_grad():
@@ -207,7 +215,7 @@ def test_in_bf16_small_steps_add_up_in_the_master_weights():
     layer, optimizer = one_weight(1.0, learning_rate=1e-4, dtype=torch.bfloat16)
     assert layer.weight.dtype == torch.bfloat16
     for _ in range(100):
-        layer.weight.grad = torch.ones(1, 2, dtype=torch.bfloat16)
+        layer.weight.sum().backward()
         optimizer.clip()
         optimizer.step()
     assert torch.equal(torch.tensor(1.0).bfloat16() - 1e-4, torch.tensor(1.0).bfloat16())  # one step alone is lost

@@ -128,6 +128,24 @@ def test_only_takes_the_stage_and_what_it_needs(rows):
     assert [cell.label for cell in plan.only(["sft"])] == ["base", "sft-seed0", "sft-seed1"]
 
 
+def test_a_second_reward_is_another_reward_model_and_nothing_else(rows):
+    data = {"data": {"path": str(rows)}, "steps": 1}
+    stages = {
+        "base": {"kind": "pretrain", "seed": 0},
+        "sft": {"kind": "sft", "model": {"stage": "base"}} | data,
+        "one": {"kind": "reward", "model": {"stage": "sft"}, "data": {"path": str(rows)}},
+        "two": {"kind": "reward", "model": {"stage": "sft"}, "data": {"path": str(rows)}, "learning_rate": 1e-4},
+        "ppo": {"kind": "ppo", "model": {"stage": "sft"}, "reward": {"stage": "one"}, "prompts": {"lab": "guests"}},
+    }
+    for second, wrong in (("two", False), ("sft", True)):
+        stages["ppo"]["second_reward"] = {"stage": second}
+        if wrong:
+            with pytest.raises(RecipeError, match=r"second_reward.*\n?.*a reward model"):
+                digests(recipe(rows, stages=stages))
+        else:
+            assert "ppo/0" in " ".join(digests(recipe(rows, stages=stages))).replace("-seed", "/")
+
+
 def test_a_circle_is_named(rows):
     with pytest.raises(RecipeError, match="sft -> more -> sft"):
         make_plan(recipe(rows, stages__sft__model={"stage": "more"}), Externals())

@@ -144,6 +144,13 @@ def test_a_kind_that_one_process_carries_out_refuses_more():
     assert (runtime.processes, runtime.sharding) == (4, "full")
 
 
+def test_an_accelerate_file_may_not_ask_for_processes_without_work():
+    few = {"minibatch_size": 4, "runtime": {"accelerate": "ddp-8"}}
+    ppo = PPOConfig.model_validate({"model": {"path": "m"}, "reward": {"path": "r"}, "prompts": {"path": "p"}} | few)
+    with pytest.raises(RecipeError, match=r"stages.x.runtime: minibatch_size: 4 is too few for runtime.processes 8"):
+        with_layout(ppo, "stages.x")
+
+
 # which GPUs
 
 
