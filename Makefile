@@ -63,7 +63,7 @@ test: lint
 test-all: lint
 	$(BIN)/python -m pytest
 
-# Against trl 1.12's PPOTrainer; half an hour on two idle cores. The last line is one JSON object.
+# Against trl 1.12's PPOTrainer; 25 minutes on two idle cores. The last line is one JSON object.
 bench-ppo: install
 	@$(BIN)/python -m benchmarks.ppo
 

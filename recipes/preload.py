@@ -11,6 +11,7 @@ import warnings
 
 from alignment.core.provenance import versions
 
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # idle OpenMP threads soon leave the core to another cell, not at once
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 

@@ -79,11 +79,11 @@ class Case:
 CASES = (
     Case(LAB, "fp32", steps=6, rounds=3),
     Case(LAB, "bf16", steps=6, rounds=3),
-    Case(LAB_TRAINED, "fp32", steps=6, rounds=3),
-    Case(LAB_TRAINED, "bf16", steps=6, rounds=3),
-    Case(LONG_TAIL, "fp32", steps=3, rounds=3, warmup=1),
-    Case(FULL, "fp32", steps=3, rounds=3, warmup=1),
-    Case(FULL, "bf16", steps=3, rounds=3, warmup=1),
+    Case(LAB_TRAINED, "fp32", steps=6, rounds=2),
+    Case(LAB_TRAINED, "bf16", steps=6, rounds=2),
+    Case(LONG_TAIL, "fp32", steps=3, rounds=2, warmup=1),
+    Case(FULL, "fp32", steps=3, rounds=2, warmup=1),
+    Case(FULL, "bf16", steps=3, rounds=2, warmup=1),
 )
 
 

@@ -8,7 +8,7 @@ import alignment.ppo
 
 TEXT = (Path(alignment.ppo.__file__).parent / "README.md").read_text()
 NAMED = re.compile(
-    r"`(maths|rollout|update|stage|networks|arrangements|optimizer|packing|ptx|scores|learner|checkpoint)\.(\w+)`"
+    r"`(maths|rollout|update|stage|networks|arrangements|optimizer|packing|ptx|scores|learner|checkpoint|sync)\.(\w+)`"
 )
 
 
