@@ -153,7 +153,7 @@ class PPOConfig(StageConfig):
     gold: name of a gold scorer whose mean is logged beside the reward, never trained on, so that over-optimisation of
     the reward model shows; None = off.
     sync_tolerance: mean |difference| of log-probabilities between engine and trainer, after an update, that stops the run;
-    None = 1e-3 in fp32 and 0.1 otherwise (weights of 8 bits included). Smaller ones are told from rounding by their direction.
+    None = 1e-3 in fp32 and 0.1 otherwise (weights of 8 bits included).
     """
 
     kind: Literal["ppo"] = "ppo"

@@ -108,7 +108,7 @@ class Clock:
     def __call__(self, phase: str) -> Iterator[None]:
         start = self._now()
         yield
-        self._seconds[phase] = self._now() - start
+        self._seconds[phase] = self._seconds.get(phase, 0.0) + self._now() - start
 
     def metrics(self, tokens: int, epochs: float) -> dict[str, float]:
         """Seconds and response tokens per second, by phase and for the step; the optimiser meets each token `epochs` times."""

@@ -32,7 +32,7 @@ from alignment.ppo.ptx import PtxTexts
 from alignment.ppo.reporting import Clock, Reporter
 from alignment.ppo.result import save_policy
 from alignment.ppo.rollout import judge, rollout_metrics
-from alignment.ppo.sync import Probe, send_weights
+from alignment.ppo.sync import require_sync, send_weights
 from alignment.ppo.update import optimise, policy_learns
 
 
@@ -76,8 +76,6 @@ def run(
                 completions = _generate(engine, prompt_batch, config, context.seed_for(f"rollout {step}"), processes)
             with clock("score"):
                 rollout = judge(completions, row_batch, learner, scorer, config)
-            with clock("score"):
-                probe = Probe(learner, completions)
             with clock("optimise"):
                 updates = optimise(
                     rollout, learner, config, step=step, seed=context.seed_for(f"shuffle {step}"), ptx=ptx
@@ -85,7 +83,7 @@ def run(
                 _require_progress(learner, config, checkpoints)
             with clock("sync"):
                 send_weights(engine, learner, config, context.scratch)
-                gap = probe.require_sync(engine, learner, config)
+                gap = require_sync(engine, learner, completions, config)
 
             last = rollout_metrics(rollout) | updates | clock.metrics(rollout.tokens, updates["update/epochs"])
             last |= {"kl/coefficient": learner.kl_coefficient, "sync/logprob_gap": gap}
