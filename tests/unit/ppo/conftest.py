@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from arranged import config_in, learner_in, save_models
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from alignment.generation.engine import Completion
@@ -47,5 +48,28 @@ def answers():
             response = ids(12)
             made.append(Completion(ids(6), response, [-1.0] * len(response), len(response) < 12))
         return made
+
+    return make
+
+
+@pytest.fixture
+def on_the_cpu(monkeypatch):
+    """There numbers are the same to the bit, on machines with a GPU, too."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.fixture
+def inputs(tiny_model, tmp_path):
+    """Policy and reward model, as a stage finds them."""
+    return save_models(tmp_path, tiny_model())
+
+
+@pytest.fixture
+def made(inputs, tmp_path, on_the_cpu):
+    """`made(arrangement, **options)` -> (learner, config)"""
+
+    def make(arrangement="separate", **options):
+        config = config_in(arrangement, **options)
+        return learner_in(inputs, config, tmp_path / "run"), config
 
     return make

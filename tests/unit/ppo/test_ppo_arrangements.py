@@ -2,10 +2,9 @@
 
 import copy
 
-import arranged
 import pytest
 import torch
-from arranged import ARRANGEMENTS, WITH_LORA, changed, config_in, judged, learner_in, parameters_of, snapshot
+from arranged import ARRANGEMENTS, WITH_LORA, changed, judged, parameters_of, snapshot
 from bitsandbytes import functional as bits
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -17,29 +16,8 @@ from alignment.ppo.networks import activate, plain
 from alignment.ppo.result import save_policy
 from alignment.ppo.update import _policy_and_critic, optimise
 
+pytestmark = pytest.mark.usefixtures("on_the_cpu")
 EACH = pytest.mark.parametrize("arrangement", ARRANGEMENTS)
-
-
-@pytest.fixture(autouse=True)
-def on_the_cpu(monkeypatch):
-    """There numbers are the same to the bit, on machines with a GPU, too."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-
-
-@pytest.fixture
-def inputs(tiny_model, tmp_path):
-    return arranged.save_models(tmp_path, tiny_model())
-
-
-@pytest.fixture
-def made(inputs, tmp_path):
-    """`made(arrangement, **options)` -> (learner, config)"""
-
-    def make(arrangement, **options):
-        config = config_in(arrangement, **options)
-        return learner_in(inputs, config, tmp_path / "run"), config
-
-    return make
 
 
 def update(learner, config, completions, steps=2):

@@ -4,7 +4,10 @@ import importlib
 import re
 from pathlib import Path
 
+import yaml
+
 import alignment.ppo
+from alignment.ppo.config import PPOConfig
 
 TEXT = (Path(alignment.ppo.__file__).parent / "README.md").read_text()
 NAMED = re.compile(
@@ -27,3 +30,10 @@ def test_every_function_and_file_that_it_names_exists():
             assert hasattr(importlib.import_module(f"alignment.ppo.{module}"), name), f"{module}.{name}"
     for path in re.findall(r"\]\(([\w./]+)\)", TEXT):
         assert (Path(alignment.ppo.__file__).parent / path).exists(), path
+
+
+def test_the_example_in_the_main_readme_is_accepted():
+    text = (Path(alignment.ppo.__file__).parents[2] / "README.md").read_text()
+    example = re.search(r"```yaml\n(ppo:\n.*?)```", text, re.DOTALL)
+    assert example is not None
+    PPOConfig.model_validate(yaml.safe_load(example[1])["ppo"])

@@ -3,10 +3,9 @@
 import json
 import math
 
-import arranged
 import pytest
 import torch
-from arranged import ARRANGEMENTS, changed, config_in, judged, learner_in, liked_scores, parameters_of, snapshot
+from arranged import ARRANGEMENTS, changed, judged, liked_scores, parameters_of, snapshot
 from torch import nn
 
 from alignment.core.errors import DataError
@@ -16,27 +15,7 @@ from alignment.ppo.ptx import PtxTexts
 from alignment.ppo.scores import ScoreStatistics, shaped
 from alignment.ppo.update import _old_texts, _policy_and_critic, _step, optimise
 
-
-@pytest.fixture(autouse=True)
-def on_the_cpu(monkeypatch):
-    """There numbers are the same to the bit, on machines with a GPU, too."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-
-
-@pytest.fixture
-def inputs(tiny_model, tmp_path):
-    return arranged.save_models(tmp_path, tiny_model())
-
-
-@pytest.fixture
-def made(inputs, tmp_path):
-    """`made(arrangement, **options)` -> (learner, config)"""
-
-    def make(arrangement="separate", **options):
-        config = config_in(arrangement, **options)
-        return learner_in(inputs, config, tmp_path / "run"), config
-
-    return make
+pytestmark = pytest.mark.usefixtures("on_the_cpu")
 
 
 # Scores
