@@ -81,7 +81,7 @@ CASES = (
     Case(LAB, "bf16", steps=6, rounds=3),
     Case(LAB_TRAINED, "fp32", steps=6, rounds=2),
     Case(LAB_TRAINED, "bf16", steps=6, rounds=2),
-    Case(LONG_TAIL, "fp32", steps=3, rounds=2, warmup=1),
+    Case(LONG_TAIL, "fp32", steps=4, rounds=3, warmup=1),
     Case(FULL, "fp32", steps=3, rounds=2, warmup=1),
     Case(FULL, "bf16", steps=3, rounds=2, warmup=1),
 )
