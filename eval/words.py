@@ -5,9 +5,11 @@ Scores are printed in points, hundredths of the score; bits per byte as they are
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from eval.comparison import ArmComparison, TaskComparison
+from eval.frontier import Matched
 from eval.results import GROUP
 
 MINUS, BITS = "−", "bits_per_byte"
@@ -129,6 +131,36 @@ def _retained_clause(arm: ArmComparison, row: TaskComparison, from_base: bool, c
     return f"{'' if row.verdict.word == 'inconclusive' else arm.new + ' '}{text}: {row.verdict}"
 
 
+def at_equal_gain(matched: Matched) -> str:
+    """One sentence: which of two arms forgets less where both gain the same."""
+    a, b = matched.reference, matched.new
+    if matched.overlap is None or matched.difference is None or matched.ci is None or matched.p_adjusted is None:
+        return f"{b} and {a}: no overlap, no gain is reached by both."
+    where = f"over gains of {interval('acc', matched.overlap)} points"
+    numbers = f"({signed('acc', matched.difference)} points, {interval('acc', matched.ci)})"
+    if matched.p_adjusted >= 0.05:
+        return f"At equal gain, whether {b} forgets less than {a} is open {numbers}, {where}."
+    return f"At equal gain {b} forgets {'less' if matched.difference > 0 else 'more'} than {a} {numbers}, {where}."
+
+
 def notes(arms: Sequence[ArmComparison], more: Sequence[str] = ()) -> list[str]:
     """Every warning once: the recipe's own first, then those of the comparisons."""
     return list(dict.fromkeys([*more, *(warning for arm in arms for warning in arm.warnings)]))
+
+
+def number(cell: str | float | None) -> str:
+    """Any cell of a figure's table: about three digits that matter, text as it is, a dash for nothing."""
+    match cell:
+        case None:
+            return "–"
+        case str():
+            return cell
+        case int():
+            return f"{cell:,}".replace("-", MINUS)
+    digits = 0 if abs(cell) >= 1000 else 1 if abs(cell) >= 100 else 2 if abs(cell) >= 1 else 3
+    return f"{cell:,.{digits}f}".replace("-", MINUS)
+
+
+def fixed(number: float | None, digits: int = 2) -> str:
+    """A number that is no score: a parameter, a distance."""
+    return "–" if number is None or not math.isfinite(number) else f"{round(number, digits) + 0.0:.{digits}f}".replace("-", MINUS)

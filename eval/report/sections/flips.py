@@ -9,9 +9,19 @@ import numpy as np
 
 from eval.comparison import ArmComparison
 from eval.pairing import pair_seeds
+from eval.report.page import Page, Section
 from eval.results import MeasuredModel, TaskItems
 
 LONGEST = 600  # characters of a text shown
+
+
+def section(page: Page) -> Section | None:
+    groups = []
+    for arm in page.ordered:
+        a, b = ([model for model in page.report.models if model.stage == name] for name in (arm.reference, arm.new))
+        if flips := worst_flips(arm, a, b):
+            groups.append((arm, flips))
+    return page.section("flips", "Right before, wrong after", groups=groups) if groups else None
 
 
 @dataclass(frozen=True)
