@@ -131,7 +131,7 @@ def fit_gold(runs: Sequence[tuple[np.ndarray, np.ndarray]], *, replicates: int =
 def _run(stage: str, seed: int, rows: Sequence[Mapping[str, Any]]) -> Run | None:
     scored = [row for row in rows if is_number(row.get(GOLD))]
     keys = (KL, PROXY, GOLD) if scored else (KL, PROXY)
-    points = np.array(columns(list(scored or rows), *keys), float)
+    points = np.array(columns(scored or rows, *keys), float)
     if len(points) < 3:
         return None
     distance = np.sqrt(np.maximum(points[:, 0], 0.0))  # a sampled KL near 0 may come out negative

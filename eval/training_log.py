@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def read_metrics(path: Path | None) -> list[dict[str, Any]]:
     return rows
 
 
-def columns(rows: list[dict[str, Any]], *keys: str) -> list[Point]:
+def columns(rows: Sequence[Mapping[str, Any]], *keys: str) -> list[Point]:
     """The values of `keys` in every row that has a finite number for each."""
     return [tuple(float(row[key]) for key in keys) for row in rows if all(is_number(row.get(key)) for key in keys)]
 

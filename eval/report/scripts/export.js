@@ -24,14 +24,34 @@ function cellText(cell) {
   return copy.textContent.replace(/\s+/g, " ").trim();
 }
 
-// Rows of fields. exact: the full numbers that cells carry in data-cells; else the text that is shown. An empty list there
-// leaves the cell out of both.
+// Rows of fields, all of one length. exact: the full numbers that cells carry in data-cells, one or more each; else the text that
+// is shown. An empty list leaves a cell out of both. A heading over several fields that names but one becomes "x from", "x to".
 function tableFields(table, exact) {
-  const rows = [...table.rows].filter((row) => !row.classList.contains("heading"));
-  return rows.map((row) => [...row.cells].flatMap((cell) => {
-    const carried = cell.dataset.cells === undefined ? null : JSON.parse(cell.dataset.cells);
-    return carried && (exact || carried.length === 0) ? carried : [cellText(cell)];
-  }));
+  const rows = [...table.rows].filter((row) => !row.classList.contains("heading")).map((row) => {
+    let place = 0;
+    return [...row.cells].map((cell) => {
+      place += cell.colSpan;
+      return { first: place - cell.colSpan, end: place, head: row.parentNode === table.tHead, fields: cellFields(cell, exact) };
+    });
+  });
+  const widths = [];
+  for (const { first, end, fields } of rows.flat()) {
+    if (end - first === 1) widths[first] = Math.max(widths[first] ?? 0, fields.length);
+  }
+  const room = ({ first, end }) => widths.slice(first, end).reduce((sum, width) => sum + width, 0);
+  return rows.map((row) => row.flatMap((cell) => spread(cell.fields, room(cell), cell.head)));
+}
+
+function cellFields(cell, exact) {
+  const carried = cell.dataset.cells === undefined ? null : JSON.parse(cell.dataset.cells);
+  return carried && (exact || carried.length === 0) ? carried : [cellText(cell)];
+}
+
+function spread(fields, room, head) {
+  const [name] = fields;
+  if (head && fields.length === 1 && room === 2) return [`${name} from`, `${name} to`];
+  if (head && fields.length === 1 && room > 2) return Array.from({ length: room }, (_, index) => `${name} ${index + 1}`);
+  return [...fields, ...Array(Math.max(0, room - fields.length)).fill("")];
 }
 
 // RFC 4180. Numbers get a plain minus; text that a spreadsheet would take for a formula gets an apostrophe.
