@@ -13,14 +13,16 @@ import numpy as np
 
 from alignment.core.errors import RecipeError, SuiteError
 from eval import statistics
+from eval.bootstrap import ratio_change
 from eval.comparison import ArmComparison, Correction, TaskComparison
 from eval.config import Comparison, Role
 from eval.pairing import PairedTask, bit_for_bit, pair_seeds, pair_task
 from eval.results import GROUP, MeasuredModel, ReportInput
 from eval.statistics import Estimate
+from eval.transitions import churn_floor, mcnemar, transitions
 from eval.verdict import Design, retained_verdict, settling_designs, target_verdict
 
-PROPORTIONS = {"acc", "exact_match"}
+PROPORTIONS = {"acc", "exact_match", "pass@1", "prompt_level_strict_acc"}
 CAVEAT = "bootstrap over documents and seeds: too narrow with few seeds"
 
 
@@ -45,18 +47,32 @@ def compare_models(
     tasks = {task: pair_task(task, pairs) for task in roles}
     names, seeds = (a[0].stage, b[0].stage), _seeds_of(pairs)
     rows = [_row(names, seeds, roles[task], paired, _margin(comparison, paired)) for task, paired in tasks.items()]
-    adjusted = statistics.adjust([row.p for row in rows], correction)
-    rows = [_judged(row, p, correction) for row, p in zip(rows, adjusted, strict=True)]
+    rows = _corrected(rows, correction)
     groups = [_judged(row, row.p, "none") for row in _groups(names, seeds, rows, tasks)]
     return ArmComparison(*names, seeds, tuple(rows), tuple(groups), tuple(warnings))
 
 
 def compare_all(report: ReportInput) -> list[ArmComparison]:
-    """Every arm against its base (the root of its chain of parents) and its parent, and the declared contrasts; each
-    pair once."""
+    """All comparisons that the recipe asks for."""
+    arms = arms_by_name(report)
+    return [
+        replace(compare_models(arms[a], arms[b], report.comparison, report.roles), kinds=frozenset(kinds))
+        for (a, b), kinds in compared_pairs(report).items()
+    ]
+
+
+def arms_by_name(report: ReportInput) -> dict[str, list[MeasuredModel]]:
+    """The seeds of every arm."""
     arms: dict[str, list[MeasuredModel]] = {}
     for model in report.models:
         arms.setdefault(model.stage, []).append(model)
+    return arms
+
+
+def compared_pairs(report: ReportInput) -> dict[tuple[str, str], set[str]]:
+    """(reference, new) with the reasons: every arm against its base (the root of its chain of parents) and its parent, and the
+    declared contrasts; each pair once. Raises RecipeError for an arm that was not evaluated."""
+    arms = arms_by_name(report)
     pairs: dict[tuple[str, str], set[str]] = {}
     parents = {name: models[0].parent for name, models in arms.items()}
     for stage in arms:
@@ -70,10 +86,7 @@ def compare_all(report: ReportInput) -> list[ArmComparison]:
                 where = f"{report.recipe}: comparison.contrasts"
                 raise RecipeError(where, f"{name} was not evaluated", f"one of {', '.join(arms)}", "add it to models")
         pairs.setdefault((reference, new), set()).add("contrast")
-    return [
-        replace(compare_models(arms[a], arms[b], report.comparison, report.roles), kinds=frozenset(kinds))
-        for (a, b), kinds in pairs.items()
-    ]
+    return pairs
 
 
 def ancestors(stage: str, parents: Mapping[str, str | None]) -> list[str]:
@@ -129,7 +142,7 @@ def _row(
     items, estimate = paired.first, task_estimate(paired)
     scale = 1.0 if paired.bytes is None else paired.new.shape[1] / paired.bytes.sum()  # mean of bits -> bits per byte
     by_seed = (paired.new - paired.reference).mean(1) * scale
-    counts = statistics.transitions(paired.reference, paired.new) if paired.binary else None
+    counts = transitions(paired.reference, paired.new) if paired.binary else None
     trained = paired.new if paired.varied(1) else paired.reference
     exact = counts is not None and estimate.method == "paired"
     reference_value, chance = float(paired.reference.mean() * scale), items.about.get("chance")
@@ -146,11 +159,11 @@ def _row(
         new_value=reference_value + estimate.value,
         per_seed=tuple(zip(seeds, map(float, by_seed), strict=True)),
         estimate=estimate,
-        p=statistics.mcnemar(counts) if counts and exact else estimate.p,
+        p=mcnemar(counts) if counts and exact else estimate.p,
         margin=margin,
         transitions=counts,
         chance=chance,
-        churn_floor=statistics.churn_floor(trained) if counts else None,
+        churn_floor=churn_floor(trained) if counts else None,
         retention=_retention(paired, reference_value, estimate.value, chance),
         margin_change=_margin_change(paired),
         warnings=tuple(_row_warnings(paired, estimate)),
@@ -160,9 +173,9 @@ def _row(
 def task_estimate(paired: PairedTask) -> Estimate:
     """The difference of one task: a ratio for bits per byte, else a mean over seeds and items."""
     if paired.bytes is not None:
-        return statistics.ratio_change(paired.reference, paired.new, paired.bytes, paired.first.clusters)
+        return ratio_change(paired.reference, paired.new, paired.bytes, paired.first.clusters)
     estimate = statistics.crossed(paired.new - paired.reference, paired.first.clusters)
-    return statistics.widen_if_unchanged(estimate, estimate.parts.tasks[0].n_items) if paired.binary else estimate
+    return statistics.widen_if_unchanged(estimate) if paired.binary else estimate
 
 
 def _retention(paired: PairedTask, before: float, delta: float, chance: float | None) -> float | None:
@@ -200,7 +213,8 @@ def _groups(names, seeds, rows: Sequence[TaskComparison], tasks: Mapping[str, Pa
     byte."""
     groups = []
     for role in ("target", "retained"):
-        scored = [row for row in rows if row.role == role and row.metric != "bits_per_byte"]
+        upward = [row for row in rows if row.role == role and row.higher_is_better]
+        scored = [row for row in upward if row.metric != "bits_per_byte"]
         proportions = [row for row in scored if row.metric in PROPORTIONS]
         members = proportions or scored
         if len([row for row in rows if row.role == role]) < 2 or not members:
@@ -210,7 +224,7 @@ def _groups(names, seeds, rows: Sequence[TaskComparison], tasks: Mapping[str, Pa
             [task.new - task.reference for task in paired], [task.first.clusters for task in paired]
         )
         if all(task.binary for task in paired):
-            estimate = statistics.widen_if_unchanged(estimate, sum(row.n for row in members))
+            estimate = statistics.widen_if_unchanged(estimate)
         by_seed = np.mean([[delta for _, delta in row.per_seed] for row in members], axis=0)
         metrics = {row.metric for row in members}
         groups.append(
@@ -237,7 +251,7 @@ def _groups(names, seeds, rows: Sequence[TaskComparison], tasks: Mapping[str, Pa
 def _judged(row: TaskComparison, p_adjusted: float, correction: Correction) -> TaskComparison:
     judge = retained_verdict if row.role == "retained" else target_verdict
     verdict = judge(row.estimate, p_adjusted, row.margin, row.higher_is_better)
-    designs = tuple(settling_designs(row.estimate, row.margin)) if verdict.word == "inconclusive" else ()
+    designs = tuple(settling_designs(row.estimate, row.margin, row.n)) if verdict.word == "inconclusive" else ()
     advice = (_advice(row, designs),) if verdict.word == "inconclusive" else ()
     return replace(
         row,
@@ -247,6 +261,18 @@ def _judged(row: TaskComparison, p_adjusted: float, correction: Correction) -> T
         designs=designs,
         warnings=row.warnings + advice,
     )
+
+
+def _corrected(rows: Sequence[TaskComparison], correction: Correction) -> list[TaskComparison]:
+    """Extra tasks are explored: they are a family of their own, so that naming one costs the declared tasks no power."""
+    declared = [row for row in rows if row.role != "extra"]
+    explored = [row for row in rows if row.role == "extra"]
+    families: list[tuple[list[TaskComparison], Correction]] = [(declared, correction), (explored, "fdr_bh")]
+    judged = []
+    for family, method in families:
+        adjusted = statistics.adjust([row.p for row in family], method)
+        judged += [_judged(row, p, method) for row, p in zip(family, adjusted, strict=True)]
+    return judged
 
 
 def _advice(row: TaskComparison, designs: tuple[Design, ...]) -> str:

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from eval.config import Role
 from eval.results import GROUP
-from eval.statistics import Estimate, Interval, Transitions
-from eval.verdict import Design, Verdict, detectable, gain_interval
+from eval.statistics import Estimate, Interval
+from eval.transitions import Transitions
+from eval.verdict import Design, Verdict, detectable, gain_interval, p_equivalent, p_retained
 
 Correction = Literal["holm", "fdr_bh", "none"]
 OPEN = Verdict("inconclusive")
@@ -75,6 +76,16 @@ class TaskComparison:
         return detectable(self.estimate.se, self.estimate.df) if self.estimate.se > 0 else None
 
     @property
+    def p_retained(self) -> float:
+        """Of "the loss is the margin or more": small where the skill is shown to be kept."""
+        return p_retained(self.estimate, self.margin, self.higher_is_better)
+
+    @property
+    def p_equivalent(self) -> float:
+        """Of "the difference is the margin or more, either way"."""
+        return p_equivalent(self.estimate, self.margin)
+
+    @property
     def guessing(self) -> float | None:
         return self.transitions.guessing(self.chance) if self.transitions else None
 
@@ -110,6 +121,8 @@ class TaskComparison:
             "p": self.p,
             "p_adjusted": self.p_adjusted,
             "p_method": self.p_method,
+            "p_retained": self.p_retained,
+            "p_equivalent": self.p_equivalent,
             "mde80": self.mde80,
             "margin": self.margin,
             "verdict": self.verdict.word,

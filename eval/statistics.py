@@ -2,8 +2,8 @@
 
 The table `differences[S, n]` holds new minus reference for every seed `S` and item `n`; the same items are asked of
 every seed, so seeds and items are **crossed** random effects. scipy and statsmodels give the distributions, the exact
-tests and the corrections for many tests; only what they lack is written here: the crossed two-way interval and the
-two-way bootstrap of a ratio.
+tests and the corrections for many tests; only what they lack is written here: the crossed two-way interval. Ratios and
+curves are resampled (`eval/bootstrap.py`); 0/1 scores before and after are counted in `eval/transitions.py`.
 
 Signs: an `Estimate` is always of the raw difference. Verdicts are taken on the *gain*, which is the difference where
 higher is better and minus the difference where lower is better (`eval/verdict.py`).
@@ -12,7 +12,7 @@ higher is better and minus the difference where lower is better (`eval/verdict.p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ from scipy.special import stdtr, stdtrit
 
 Method = Literal["paired", "cluster", "crossed", "bootstrap"]
 Interval = tuple[float, float]
+Clusters = Sequence[str] | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,11 @@ class Parts:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A difference with its standard error, its intervals and the two-sided p of "no difference"."""
+    """A difference with its standard error, its intervals and the two-sided p of "no difference".
+
+    unchanged: for 0/1 scores of which none changed, how many items bear witness to that; the intervals are then exact
+    bounds (`widen_if_unchanged`). draws: for a bootstrap, its replicates of the difference.
+    """
 
     value: float
     se: float
@@ -89,6 +94,24 @@ class Estimate:
     p: float
     method: Method
     parts: Parts
+    unchanged: int = 0
+    draws: np.ndarray | None = field(default=None, repr=False, compare=False)
+
+    def p_above(self, bound: float) -> float:
+        """One-sided p of "the true difference is `bound` or less": below .05 where the lower end of `ci90` is above
+        `bound`."""
+        if self.draws is not None:
+            return (int((self.draws <= bound).sum()) + 1) / (len(self.draws) + 1)
+        if self.unchanged:
+            return (1 - min(-bound, 1.0)) ** self.unchanged if bound < 0 else 1.0
+        if self.se == 0:
+            return 1.0 if self.value <= bound else 0.0
+        return float(stdtr(self.df, (bound - self.value) / self.se))
+
+    def p_below(self, bound: float) -> float:
+        """One-sided p of "the true difference is `bound` or more"."""
+        turned = None if self.draws is None else -self.draws
+        return replace(self, value=-self.value, draws=turned).p_above(-bound)
 
 
 def mean_squares(table: np.ndarray) -> MeanSquares:
@@ -105,7 +128,7 @@ def mean_squares(table: np.ndarray) -> MeanSquares:
     return MeanSquares(float(seeds), float(items), float(error), n_seeds, n_items)
 
 
-def cluster_table(table: np.ndarray, clusters: Sequence[str] | np.ndarray | None) -> np.ndarray:
+def cluster_table(table: np.ndarray, clusters: Clusters | None) -> np.ndarray:
     """`table[S, n]` with items gathered into clusters, `[S, G]`, mean unchanged.
 
     Cell = mean + (G / n) * sum over the cluster of (difference - mean). One seed then gives the usual cluster-robust
@@ -121,7 +144,7 @@ def cluster_table(table: np.ndarray, clusters: Sequence[str] | np.ndarray | None
     return mean + sums * len(labels) / table.shape[1]
 
 
-def crossed(differences: np.ndarray, clusters: Sequence[str] | np.ndarray | None = None) -> Estimate:
+def crossed(differences: np.ndarray, clusters: Clusters | None = None) -> Estimate:
     """Mean of `differences[S, n]` with seeds and items as crossed random effects; t interval.
 
     V = max(MS_s + MS_i - MS_e, MS_s, MS_i), Var = V / (S n), df by Satterthwaite with V in the numerator. One seed:
@@ -170,123 +193,18 @@ def no_change_bound(n_items: int, level: float) -> float:
     return 1 - ((1 - level) / 2) ** (1 / n_items)
 
 
-def widen_if_unchanged(estimate: Estimate, n_items: int) -> Estimate:
-    """For 0/1 scores: when no item changed, "no change" is known only as well as `n_items` can tell, not exactly."""
+def widen_if_unchanged(estimate: Estimate) -> Estimate:
+    """For 0/1 scores: when no item changed, "no change" is known only as well as so many items can tell, not exactly.
+
+    Counted are the independent items, or clusters. A mean over tasks counts the smallest task's for each: with tasks of
+    one size that is all of them, and never too many, because the changes that were missed may all sit there.
+    """
     if estimate.se > 0 or abs(estimate.value) > 1e-12:
         return estimate
+    tasks = estimate.parts.tasks
+    n_items = len(tasks) * min(task.n_items for task in tasks)
     bound95, bound90 = no_change_bound(n_items, 0.95), no_change_bound(n_items, 0.90)
-    return replace(estimate, ci95=(-bound95, bound95), ci90=(-bound90, bound90))
-
-
-def ratio_change(
-    reference: np.ndarray,
-    new: np.ndarray,
-    weights: np.ndarray,
-    clusters: Sequence[str] | np.ndarray | None = None,
-    *,
-    replicates: int = 4000,
-    seed: int = 0,
-) -> Estimate:
-    """Change of a ratio of sums, `sum(new) / sum(weights) - sum(reference) / sum(weights)`, by a paired two-way
-    bootstrap.
-
-    reference, new: `[S, n]` numerators; weights: `[n]`. Documents (or clusters) and seeds are drawn with replacement,
-    each independently, the same draw for both sides. At 3 seeds such an interval is too narrow, at 10 too wide: say
-    so beside it. Variance parts come from the linearised ratio, for planning only.
-    """
-    change = np.atleast_2d(np.asarray(new, float) - np.asarray(reference, float))
-    weights = np.asarray(weights, float)
-    value = float(change.mean(0).sum() / weights.sum())
-    linear = cluster_table(value + (change - value * weights) / weights.mean(), clusters)
-    squares = mean_squares(linear)
-    parts = Parts(squares.seeds, (squares,))
-    draws = _ratio_draws(*_sum_clusters(change, weights, clusters), replicates, np.random.default_rng(seed))
-    low95, low90, high90, high95 = (float(q) for q in np.quantile(draws, [0.025, 0.05, 0.95, 0.975]))
-    below, above = (int((draws <= 0).sum()), int((draws >= 0).sum()))
-    p = min(1.0, 2 * (min(below, above) + 1) / (replicates + 1))
-    se = float(draws.std(ddof=1))
-    return Estimate(value, se, parts.degrees(), (low95, high95), (low90, high90), p, "bootstrap", parts)
-
-
-def _sum_clusters(change: np.ndarray, weights: np.ndarray, clusters) -> tuple[np.ndarray, np.ndarray]:
-    if clusters is None:
-        return change, weights
-    labels, index = np.unique(np.asarray(clusters), return_inverse=True)
-    sums = np.stack([np.bincount(index, weights=row, minlength=len(labels)) for row in change])
-    return sums, np.bincount(index, weights=weights, minlength=len(labels))
-
-
-def _ratio_draws(change: np.ndarray, weights: np.ndarray, replicates: int, rng: np.random.Generator) -> np.ndarray:
-    """`replicates` bootstrap values of sum(change) / (S sum(weights)); in blocks, so that memory stays small."""
-    n_seeds, n_items = change.shape
-    block = max(1, 4_000_000 // n_items)
-    draws = []
-    for start in range(0, replicates, block):
-        size = min(block, replicates - start)
-        items = rng.multinomial(n_items, np.full(n_items, 1 / n_items), size=size).astype(float)
-        seeds = rng.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=size) / n_seeds
-        draws.append(((items @ change.T) * seeds).sum(1) / (items @ weights))
-    return np.concatenate(draws)
-
-
-@dataclass(frozen=True)
-class Transitions:
-    """How often an item was right (1) or wrong (0) before and after, over all seeds and items."""
-
-    n11: int
-    n10: int
-    n01: int
-    n00: int
-
-    @property
-    def n(self) -> int:
-        return self.n11 + self.n10 + self.n01 + self.n00
-
-    @property
-    def forgetting(self) -> float:
-        """F: the share that was right and became wrong (arXiv 2510.17776)."""
-        return self.n10 / self.n
-
-    @property
-    def backward_transfer(self) -> float:
-        """B: the share that was wrong and became right."""
-        return self.n01 / self.n
-
-    def guessing(self, chance: float | None) -> float | None:
-        """What independent guesses alone would add to F and to B: (1 - a0)(1 - a1) / (k - 1) with k = 1 / chance
-        choices.
-
-        Subtracted unclipped; it over-corrects for near-identical models. None where chance is unknown or 0.
-        """
-        if not chance or chance >= 1:
-            return None
-        right_before, right_after = (self.n11 + self.n10) / self.n, (self.n11 + self.n01) / self.n
-        return (1 - right_before) * (1 - right_after) / (1 / chance - 1)
-
-
-def transitions(reference: np.ndarray, new: np.ndarray) -> Transitions:
-    """Counts over `[S, n]` tables of 0/1 scores."""
-    before, after = np.asarray(reference) > 0.5, np.asarray(new) > 0.5
-    pairs = ((before & after), (before & ~after), (~before & after), (~before & ~after))
-    return Transitions(*(int(pair.sum()) for pair in pairs))
-
-
-def churn_floor(scores: np.ndarray) -> float | None:
-    """F (and B: they are equal here) between two training seeds of one arm, `scores[S, n]` of 0/1: mean disagreement
-    / 2."""
-    n_seeds = len(scores)
-    if n_seeds < 2:
-        return None
-    pairs = [np.mean(scores[i] != scores[j]) / 2 for i in range(n_seeds) for j in range(i)]
-    return float(np.mean(pairs))
-
-
-def mcnemar(counts: Transitions) -> float:
-    """Exact two-sided McNemar test of 0/1 scores on the same items."""
-    from scipy import stats
-
-    changed = counts.n10 + counts.n01
-    return 1.0 if changed == 0 else float(stats.binomtest(counts.n10, changed, 0.5).pvalue)
+    return replace(estimate, ci95=(-bound95, bound95), ci90=(-bound90, bound90), unchanged=n_items)
 
 
 def adjust(p_values: Sequence[float], method: Literal["holm", "fdr_bh"]) -> list[float]:

@@ -57,6 +57,16 @@ def target_verdict(estimate: Estimate, p_adjusted: float, margin: float, higher_
     return Verdict("unchanged") if -margin < low and high < margin else Verdict("inconclusive")
 
 
+def p_retained(estimate: Estimate, margin: float, higher_is_better: bool = True) -> float:
+    """One-sided p of "the loss is the margin or more" (non-inferiority test): below .05 where the verdict is retained."""
+    return estimate.p_above(-margin) if higher_is_better else estimate.p_below(margin)
+
+
+def p_equivalent(estimate: Estimate, margin: float) -> float:
+    """p of "the difference is the margin or more, either way": two one-sided tests (TOST, Schuirmann 1987)."""
+    return max(estimate.p_above(-margin), estimate.p_below(margin))
+
+
 def detectable(se: float, df: float, power: float = 0.8) -> float:
     """The true difference that a two-sided test at 5 % finds with that power: (t_.975 + t_power) * se."""
     return float((stdtrit(df, 1 - SIGNIFICANT / 2) + stdtrit(df, power)) * se)
@@ -70,28 +80,33 @@ class Design:
     items: int
 
 
-def settling_designs(estimate: Estimate, margin: float) -> list[Design]:
+def settling_designs(estimate: Estimate, margin: float, n_items: int | None = None) -> list[Design]:
     """Small designs whose detectable effect is the margin: more items at the same seeds, more seeds at the same items, or,
     where neither is enough alone, the fewest seeds with more items.
 
-    With one seed the variance between seeds is unknown, so only items are counted and the answer holds for this
-    checkpoint alone. Empty where nothing within reach would do.
+    n_items: of all tasks together, where clusters gather them; None = each stands alone. With one seed the variance
+    between seeds is unknown, so only items are counted and the answer holds for this checkpoint alone. Empty where
+    nothing within reach would do.
     """
+    if margin == 0:
+        return []
     parts = estimate.parts
+    units = sum(task.n_items for task in parts.tasks)
+    per_unit = (n_items or units) / units
     if estimate.se == 0:  # nothing changed: as many unchanged items as put the bound of such a table within the margin
         total = math.log(0.05) / math.log(1 - min(margin, 0.99))
-        return [Design(parts.n_seeds, math.ceil(total / len(parts.tasks)))]
-    n_items = max(1, round(sum(task.n_items for task in parts.tasks) / len(parts.tasks)))
+        return [Design(parts.n_seeds, math.ceil(total * per_unit / len(parts.tasks)))]
+    each = max(1, round(units * per_unit / len(parts.tasks)))
 
     def items_needed(seeds: int) -> Design | None:
         factors = (f for f in ITEM_FACTORS if _effect_at(parts, seeds / parts.n_seeds, f) <= margin)
-        return next((Design(seeds, math.ceil(n_items * factor)) for factor in factors), None)
+        return next((Design(seeds, math.ceil(each * factor)) for factor in factors), None)
 
     designs = [design] if (design := items_needed(parts.n_seeds)) else []
     if parts.n_seeds == 1:
         return designs
     more = range(parts.n_seeds + 1, MORE_SEEDS + 1)
-    designs += [Design(s, n_items) for s in more if _effect_at(parts, s / parts.n_seeds, 1.0) <= margin][:1]
+    designs += [Design(s, each) for s in more if _effect_at(parts, s / parts.n_seeds, 1.0) <= margin][:1]
     return designs or [design for seeds in more if (design := items_needed(seeds))][:1]
 
 

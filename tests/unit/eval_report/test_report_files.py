@@ -23,7 +23,7 @@ EVALUATION = {
 }  # fmt: skip
 COMPARISON = {
     "reference", "new", "task", "metric", "delta", "ci", "ci_method", "scope", "n", "n_seeds", "n11", "n10", "n01", "n00", "f_adj",
-    "churn_floor", "p", "p_adjusted", "p_method", "mde80", "margin", "verdict", "warnings",
+    "churn_floor", "p", "p_adjusted", "p_method", "p_retained", "p_equivalent", "mde80", "margin", "verdict", "warnings",
 }  # fmt: skip
 
 

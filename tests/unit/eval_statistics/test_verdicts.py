@@ -8,7 +8,15 @@ import pytest
 from scipy import stats
 
 from eval import statistics
-from eval.verdict import Design, detectable, retained_verdict, settling_designs, target_verdict
+from eval.verdict import (
+    Design,
+    detectable,
+    p_equivalent,
+    p_retained,
+    retained_verdict,
+    settling_designs,
+    target_verdict,
+)
 
 ANY = statistics.crossed(np.array([[1.0, 0.0, -1.0]]))
 
@@ -91,5 +99,39 @@ def test_items_dominate_then_items_settle_it():
 
 
 def test_unchanged_items_settle_it_by_the_rule_of_three():
-    unchanged = statistics.widen_if_unchanged(statistics.crossed(np.zeros((2, 20))), 20)
+    unchanged = statistics.widen_if_unchanged(statistics.crossed(np.zeros((2, 20))))
     assert settling_designs(unchanged, 0.05) == [Design(2, 59)]  # .95^59 = .0485, .95^58 = .0510
+
+
+def test_the_equivalence_test_is_the_verdict_as_a_p_value():
+    shown = statistics.crossed(np.array([[0.02, 0.0, -0.02, 0.01, -0.01, 0.03, -0.04, 0.0]]))
+    t = (shown.value + 0.05) / shown.se
+    assert p_retained(shown, 0.05) == pytest.approx(stats.t.sf(t, 7))
+    assert p_retained(shown, 0.05) < 0.05 and str(retained_verdict(shown, shown.p, 0.05)) == "retained"
+    assert p_retained(shown, 0.0) == pytest.approx(1 - p_retained(shown, 0.0, higher_is_better=False))
+    assert p_equivalent(shown, 0.05) == max(p_retained(shown, 0.05), p_retained(shown, 0.05, higher_is_better=False))
+
+
+def test_items_without_a_change_show_that_nothing_is_lost_from_59_on():
+    for items, word in ((58, "inconclusive"), (59, "retained")):
+        unchanged = statistics.widen_if_unchanged(statistics.crossed(np.zeros((1, items))))
+        assert p_retained(unchanged, 0.05) == pytest.approx(0.95**items)
+        assert retained_verdict(unchanged, 1.0, 0.05).word == word
+
+
+def test_advice_counts_items_where_clusters_are_the_units():
+    rng = np.random.default_rng(3)
+    clusters = np.repeat(np.arange(50), 6)
+    table = rng.normal(0, 0.4, 50)[clusters][None] + rng.normal(0, 0.1, (1, 300))
+    now = statistics.crossed(table, clusters)
+    [design] = settling_designs(now, 0.1, n_items=300)
+    needed = 300 * (detectable(now.se, now.df) / 0.1) ** 2  # as many items more as clusters more
+    assert needed > 300 and needed <= design.items <= 1.11 * needed
+    unchanged = statistics.widen_if_unchanged(statistics.crossed(np.zeros((1, 300)), clusters))
+    assert settling_designs(unchanged, 0.05, n_items=300) == [Design(1, 351)]  # 58.4 clusters of six
+
+
+def test_a_margin_of_nothing_is_never_settled():
+    unchanged = statistics.widen_if_unchanged(statistics.crossed(np.zeros((1, 20))))
+    assert settling_designs(unchanged, 0.0) == []
+    assert p_retained(unchanged, 0.0) == 1.0
