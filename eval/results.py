@@ -23,8 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alignment.core.errors import SuiteError
-from eval.config import Comparison, Role
-from eval.items import SCHEMA
+from eval.config import ROLES, Comparison, Role
+from eval.items import SCHEMA, in_schema
 
 GROUP = "group:"
 
@@ -35,7 +35,7 @@ class MeasuredModel:
 
     parent: the stage whose model this one started from. method: the stage's kind. evaluation: folder with
     `items.parquet` and `evaluation.json`. training: summary of the training cell. metrics: its `metrics.jsonl`, for
-    curves.
+    curves. snapshots: the same model earlier in its training, each with its `step`, which is None for a finished model.
     """
 
     stage: str
@@ -46,10 +46,18 @@ class MeasuredModel:
     training: Mapping[str, Any]
     metrics: Path | None
     weights_digest: str
+    step: int | None = None
+    snapshots: Sequence[MeasuredModel] = ()
 
     @property
     def name(self) -> str:
-        return f"{self.stage} (seed {self.seed})"
+        place = "" if self.step is None else f", step {self.step}"
+        return f"{self.stage} (seed {self.seed}{place})"
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The score of every task."""
+        return {task: items.about["value"] for task, items in self.tasks.items()}
 
     @cached_property
     def tasks(self) -> dict[str, TaskItems]:
@@ -59,7 +67,7 @@ class MeasuredModel:
     @cached_property
     def table(self) -> pa.Table:
         """All rows of this cell with its own stage name and seed."""
-        rows = pq.read_table(self.evaluation / "items.parquet").select(SCHEMA.names).cast(SCHEMA)
+        rows = in_schema(pq.read_table(self.evaluation / "items.parquet"))
         stage = pa.array([self.stage] * len(rows), pa.string())
         seed = pa.array([self.seed] * len(rows), pa.int64())
         return rows.set_column(0, SCHEMA.field("stage"), stage).set_column(1, SCHEMA.field("seed"), seed)
@@ -67,7 +75,9 @@ class MeasuredModel:
 
 @dataclass(frozen=True)
 class ReportInput:
-    """Everything a report needs. target, retained: names of tasks. comparison: the declared contrasts and margins."""
+    """Everything a report needs. target, retained, extra: names of tasks. comparison: the declared contrasts and margins.
+    reward_models: summaries of the training of reward models, each with its `stage` and `seed`. win_rates: for each declared
+    one its cells, by seed."""
 
     recipe: str
     question: str
@@ -81,10 +91,13 @@ class ReportInput:
     retained: Sequence[str]
     comparison: Comparison
     warnings: Sequence[str] = ()
+    extra: Sequence[str] = ()
+    reward_models: Sequence[Mapping[str, Any]] = ()
+    win_rates: Sequence[Sequence[JudgedCell]] = ()
 
     @property
     def roles(self) -> Mapping[str, Role]:
-        return dict.fromkeys(self.target, "target") | dict.fromkeys(self.retained, "retained")  # type: ignore[operator]
+        return {task: role for role in ROLES for task in getattr(self, role)}
 
 
 @dataclass(frozen=True)
@@ -169,10 +182,11 @@ def _task_items(
     return TaskItems(task, about, [keys[index] for index in order], mine.take(order))
 
 
-def results_json(report: ReportInput, comparisons: Sequence[Any]) -> dict[str, Any]:
-    """The document `results.json`. comparisons: `eval.compare.Comparison` rows."""
+def results_json(report: ReportInput, comparisons: Sequence[Any], **derived: Sequence[Any]) -> dict[str, Any]:
+    """The document `results.json`. comparisons: `eval.comparison.TaskComparison` rows. derived: what else was computed, by its
+    name there; every entry has `as_json`."""
     return {
-        "schema": "1.0",
+        "schema": "1.1",
         "run_id": run_id(report),
         "recipe_digest": report.recipe_digest,
         "code_commit": report.code_commit,
@@ -181,11 +195,17 @@ def results_json(report: ReportInput, comparisons: Sequence[Any]) -> dict[str, A
         "evaluations": [
             _evaluation_entry(model, task, items) for model in report.models for task, items in model.tasks.items()
         ],
+        "curves": [_curve_entry(snapshot) for model in report.models for snapshot in model.snapshots],
         "comparisons": [row.as_json() for row in comparisons],
         "divergence": [],
         "reward_models": [],
         "overoptimisation": [],
-    }
+    } | {name: [entry.as_json() for entry in entries] for name, entries in derived.items()}
+
+
+def _curve_entry(snapshot: MeasuredModel) -> dict[str, Any]:
+    """A model along its training: the scores of all tasks."""
+    return {"stage": snapshot.stage, "seed": snapshot.seed, "step": snapshot.step, "values": snapshot.values}
 
 
 def run_id(report: ReportInput) -> str:
@@ -223,8 +243,11 @@ def _evaluation_entry(model: MeasuredModel, task: str, items: TaskItems) -> dict
 
 
 def all_items(report: ReportInput) -> pa.Table:
-    """The rows of every model, with the run's name in front."""
-    table = pa.concat_tables([model.table for model in report.models])
+    """The rows of every model, with the run's name and the training's step in front; no step for a finished model."""
+    everyone = [each for model in report.models for each in (model, *model.snapshots)]
+    table = pa.concat_tables([model.table for model in everyone])
+    steps = [step for model in everyone for step in [model.step] * len(model.table)]
+    table = table.add_column(0, pa.field("step", pa.int64()), pa.array(steps, pa.int64()))
     return table.add_column(0, pa.field("run", pa.string()), pa.array([run_id(report)] * len(table), pa.string()))
 
 

@@ -163,4 +163,8 @@ def number(cell: str | float | None) -> str:
 
 def fixed(number: float | None, digits: int = 2) -> str:
     """A number that is no score: a parameter, a distance."""
-    return "–" if number is None or not math.isfinite(number) else f"{round(number, digits) + 0.0:.{digits}f}".replace("-", MINUS)
+    return (
+        "–"
+        if number is None or not math.isfinite(number)
+        else f"{round(number, digits) + 0.0:.{digits}f}".replace("-", MINUS)
+    )

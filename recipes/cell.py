@@ -12,7 +12,8 @@ import time
 import traceback
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,11 @@ from alignment.core.provenance import code_commit, hardware, versions
 from alignment.core.runlog import RunLog
 from alignment.core.store import Store
 from alignment.tracking import Trackers
+from eval.config import EvaluateConfig
 from recipes.launch import RankFailed, run_ranks
 from recipes.processes import Layout
 from recipes.stages import KINDS, run_function
+from recipes.wiring import measure
 
 _FULL_BYTES = 64 * 1024
 _MESSAGE = 8_000  # characters: a pipe holds 64 KiB, and the runner reads it only after this process has ended
@@ -52,6 +55,7 @@ class Job:
     threads: int
     gpu: str | None = None
     layout: Layout = field(default_factory=Layout)
+    measuring: EvaluateConfig | None = None
 
 
 def execute(job: Job, lifeline: Connection) -> None:
@@ -121,6 +125,8 @@ def run_stage(job: Job, work: Path, reports: Path, threads: int) -> dict[str, An
     run = f"{job.label}-{job.digest[:12]}"
     with closing(Trackers(names, work, job.recipe, run, job.identity["config"])) as trackers:
         context = Context(work, seed, RunLog(reports, trackers), Progress(reports / "progress.json"), threads)
+        if job.measuring is not None:
+            context = replace(context, measure=partial(measure, job.measuring, job.inputs, context))
         return run_function(job.config.kind)(job.config, job.inputs, context)
 
 

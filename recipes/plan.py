@@ -16,19 +16,24 @@ from alignment.core.errors import RecipeError
 from alignment.core.store import Store
 from alignment.generation.engine import resolve_engine
 from eval.config import EvaluateConfig
+from recipes.divergence import divergence_of
 from recipes.external import Externals
-from recipes.references import references
+from recipes.measuring import measuring_of
+from recipes.references import Reference, references
 from recipes.schema import Recipe
 from recipes.stages import KINDS
+from recipes.win_rates import WIN_RATE, place_of, win_rate_stages
 
 EVALUATE = "evaluate:"
+MEASUREMENTS = (EVALUATE, WIN_RATE)
 
 
 @dataclass(frozen=True, eq=False)
 class Cell:
     """stage: its name in the recipe, `evaluate:<stage>` for a measurement. seed: what randomness derives from.
     recipe_seed: the seed of the recipe that it belongs to; None when every seed shares it.
-    inputs: by role, the cell that makes the input, or an artifact from outside the store."""
+    inputs: by role, the cell that makes the input, or an artifact from outside the store.
+    measuring: how its model is measured while it is trained, if it is; what that needs is among the inputs, as `evaluate.<role>`."""
 
     stage: str
     config: StageConfig
@@ -37,6 +42,7 @@ class Cell:
     identity: dict[str, Any]
     digest: str
     inputs: dict[str, Cell | Artifact] = field(default_factory=dict)
+    measuring: EvaluateConfig | None = None
 
     @property
     def label(self) -> str:
@@ -73,8 +79,9 @@ class Plan:
 
 def make_plan(recipe: Recipe, externals: Externals) -> Plan:
     """Unfold the recipe over its seeds. Raises RecipeError for a reference to a missing stage or a cycle."""
-    stages = dict(recipe.stages) | evaluation_stages(recipe)
-    order = _ordered(stages)
+    stages = dict(recipe.stages) | evaluation_stages(recipe) | win_rate_stages(recipe.evaluation)
+    along = {name: config for name in stages if (config := measuring_of(recipe, name)) is not None}
+    order = _ordered(stages, along)
     by_stage: dict[tuple[str, int], Cell | Artifact] = {}
     unique: dict[str, Cell] = {}
     for seed in recipe.seeds:
@@ -83,7 +90,7 @@ def make_plan(recipe: Recipe, externals: Externals) -> Plan:
             if isinstance(config, PretrainedConfig):
                 by_stage[name, seed] = externals.model(config.model, where=f"stages.{name}.model")
                 continue
-            cell = _make_cell(name, config, seed, by_stage, externals)
+            cell = _make_cell(name, config, seed, by_stage, externals, along.get(name))
             by_stage[name, seed] = unique.setdefault(cell.digest, cell)
     return Plan(recipe, list(unique.values()), by_stage)
 
@@ -97,20 +104,32 @@ def evaluation_stages(recipe: Recipe) -> dict[str, StageConfig]:
         EVALUATE + name: EvaluateConfig(
             seed=0,
             model={"stage": name},  # type: ignore[arg-type]
-            **block.model_dump(exclude={"models"}),
+            divergence=divergence_of(recipe, name),
+            **block.model_dump(exclude={"models", "divergence", "win_rates"}),
         )
         for name in block.models
     }
 
 
 def _make_cell(
-    name: str, config: StageConfig, seed: int, made: dict[tuple[str, int], Cell | Artifact], externals: Externals
+    name: str,
+    config: StageConfig,
+    seed: int,
+    made: dict[tuple[str, int], Cell | Artifact],
+    externals: Externals,
+    measuring: EvaluateConfig | None,
 ) -> Cell:
     kind = KINDS[config.kind]
     inputs: dict[str, Cell | Artifact] = {}
     resolved: dict[str, Any] = config.model_dump(mode="json", exclude={"runtime", "seed", "kind"})
     _resolve_engines(resolved)
-    for role, reference in references(config):
+    if measuring is not None:
+        resolved["evaluate"] |= measuring.model_dump(mode="json", exclude={"runtime", "kind", "model"})
+        resolved["evaluate"] |= {"stage_version": KINDS["evaluate"].version}
+        resolved["evaluate"]["task_files"] = [
+            externals.task_file_digest(f, _place(name)) for f in measuring.task_files()
+        ]
+    for role, reference in _all_references(config, measuring):
         if reference.stage is not None:
             source = made[reference.stage, seed]
             inputs[role] = source
@@ -125,7 +144,14 @@ def _make_cell(
     varies = config.seed is None or any(isinstance(c, Cell) and c.recipe_seed is not None for c in inputs.values())
     cell_seed = seed if config.seed is None else config.seed
     identity = {"kind": config.kind, "stage_version": kind.version, "seed": cell_seed, "config": resolved}
-    return Cell(name, config, cell_seed, seed if varies else None, identity, digest_of(identity), inputs)
+    return Cell(name, config, cell_seed, seed if varies else None, identity, digest_of(identity), inputs, measuring)
+
+
+def _all_references(config: StageConfig, measuring: EvaluateConfig | None) -> Iterator[tuple[str, Reference]]:
+    """Those of the stage, and those of what it is measured on while it is trained."""
+    yield from references(config)
+    if measuring is not None:
+        yield from ((f"evaluate.{role}", reference) for role, reference in references(measuring) if role != "model")
 
 
 def _put(resolved: dict[str, Any], role: str, identity: dict[str, Any]) -> None:
@@ -148,7 +174,7 @@ def _resolve_engines(block: dict[str, Any]) -> None:
             block[key] = resolve_engine(value)
 
 
-def _ordered(stages: dict[str, StageConfig]) -> list[str]:
+def _ordered(stages: dict[str, StageConfig], along: dict[str, EvaluateConfig]) -> list[str]:
     """Stage names, inputs first. Raises RecipeError for a missing stage or a cycle."""
     order: list[str] = []
     path: list[str] = []
@@ -165,10 +191,10 @@ def _ordered(stages: dict[str, StageConfig]) -> list[str]:
                 "break the circle",
             )
         path.append(name)
-        for role, needed in _needed_stages(stages[name]):
-            if needed not in stages or needed.startswith(EVALUATE):
+        for role, needed in _needed_stages(stages[name], along.get(name)):
+            if needed not in stages or needed.startswith(MEASUREMENTS):
                 where = f"evaluation.models: {needed}" if name == EVALUATE + needed else f"{_place(name)}.{role}"
-                known = [other for other in stages if not other.startswith(EVALUATE)]
+                known = [other for other in stages if not other.startswith(MEASUREMENTS)]
                 raise RecipeError(
                     where,
                     f"there is no stage {needed!r}",
@@ -186,7 +212,10 @@ def _ordered(stages: dict[str, StageConfig]) -> list[str]:
 
 
 # what a reference must name, by the field that it stands in; all others name data
-_MAKES = {"reward": "reward_model", "second_reward": "reward_model", "model": "model", "match_tokens": "model"}
+_MAKES = {"reward": "reward_model", "second_reward": "reward_model"} | dict.fromkeys(
+    ("model", "match_tokens", "reference"), "model"
+)
+_COUNT_TOKENS = ("sft", "dpo", "kto", "grpo", "rloo", "ppo")
 
 
 def _check_makes(where: str, role: str, needed: str, source: StageConfig) -> None:
@@ -197,18 +226,23 @@ def _check_makes(where: str, role: str, needed: str, source: StageConfig) -> Non
         kinds = ", ".join(kind for kind, spec in KINDS.items() if spec.makes == expected)
         what = f"stage {needed!r} makes a {made.replace('_', ' ')}"
         raise RecipeError(where, what, f"a {expected.replace('_', ' ')}: a stage of kind {kinds}", "name another stage")
-    if last == "match_tokens" and source.kind not in ("sft", "ppo"):
+    if last == "match_tokens" and source.kind not in _COUNT_TOKENS:
         raise RecipeError(
-            where, f"stage {needed!r} counts no trained tokens", "a stage of kind sft or ppo", "name another stage"
+            where,
+            f"stage {needed!r} counts no trained tokens",
+            f"a stage of kind {', '.join(_COUNT_TOKENS)}",
+            "name another stage",
         )
 
 
 def _place(stage: str) -> str:
+    if stage.startswith(WIN_RATE):
+        return place_of(stage)
     return "evaluation" if stage.startswith(EVALUATE) else f"stages.{stage}"
 
 
-def _needed_stages(config: StageConfig) -> Iterator[tuple[str, str]]:
-    for role, reference in references(config):
+def _needed_stages(config: StageConfig, measuring: EvaluateConfig | None) -> Iterator[tuple[str, str]]:
+    for role, reference in _all_references(config, measuring):
         if reference.stage is not None:
             yield role, reference.stage
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from alignment.core.artifact import Artifact, digest_of
+from alignment.core.config import EVALUATIONS
 from alignment.core.errors import RecipeError
 from alignment.core.provenance import code_commit, hardware, versions
 from alignment.core.store import Store
 from eval.comparison import Results
+from eval.config import Comparison
 from eval.results import MeasuredModel, ReportInput
 from recipes.plan import EVALUATE, Cell, Plan
+from recipes.win_rates import judged_cells
 
 
 def measured_models(plan: Plan, store: Store) -> Iterator[MeasuredModel]:
@@ -34,7 +40,7 @@ def _measured(
 ) -> MeasuredModel:
     metrics = trained.path / "metrics.jsonl"
     is_cell = isinstance(model, Cell)
-    return MeasuredModel(
+    measured = MeasuredModel(
         stage=name,
         seed=model.recipe_seed or 0 if is_cell else 0,
         parent=_parent(name, plan),
@@ -44,6 +50,15 @@ def _measured(
         metrics=metrics if is_cell and metrics.exists() else None,
         weights_digest=trained.digest,
     )
+    return replace(measured, snapshots=_snapshots(measured, trained.path / EVALUATIONS))
+
+
+def _snapshots(model: MeasuredModel, folder: Path) -> list[MeasuredModel]:
+    """What was measured while the model was trained, in the order of steps."""
+    return [
+        replace(model, step=int(place.name.removeprefix("step-")), evaluation=place)
+        for place in sorted(folder.glob("step-*"))
+    ]
 
 
 def _parent(name: str, plan: Plan) -> str | None:
@@ -71,8 +86,30 @@ def _complete_arms(plan: Plan, models: list[MeasuredModel]) -> tuple[list[Measur
     return [model for model in models if model.stage not in unfinished], unfinished
 
 
-def _contrasts(plan: Plan, unfinished: list[str]) -> list[tuple[str, str]]:
-    return [pair for pair in plan.recipe.comparison.contrasts if not set(pair) & set(unfinished)]
+def _answerable(plan: Plan, unfinished: list[str]) -> Comparison:
+    """What the recipe asks, less the questions that need an unfinished arm."""
+    asked, missing = plan.recipe.comparison, set(unfinished)
+
+    def complete(*stages: str | None) -> bool:
+        return not missing & set(stages)
+
+    return asked.model_copy(
+        update={
+            "contrasts": [pair for pair in asked.contrasts if complete(*pair)],
+            "sequences": [each for each in asked.sequences if complete(each.base, *each.stages)],
+            "relearning": [
+                each
+                for each in asked.relearning
+                if complete(each.lost, each.never, _parent(each.lost, plan), _parent(each.never, plan))
+            ],
+        }
+    )
+
+
+def _reward_models(plan: Plan, store: Store) -> list[dict[str, Any]]:
+    """What the training of every finished reward model measured."""
+    finished = [(cell, store.find(cell.digest)) for cell in plan.cells if cell.config.kind == "reward"]
+    return [{**made.summary, "stage": cell.stage, "seed": cell.recipe_seed or 0} for cell, made in finished if made]
 
 
 def make_report(plan: Plan, store: Store, recipe_text: str, warnings: list[str]) -> Results:
@@ -85,6 +122,9 @@ def make_report(plan: Plan, store: Store, recipe_text: str, warnings: list[str])
         warnings = [*warnings, f"left out, since not every seed is finished: {', '.join(unfinished)}"]
     if not models or recipe.evaluation is None:
         raise RecipeError(recipe.name, "no evaluated model is finished", "at least one", f"align run {recipe.name}")
+    judged, unjudged = judged_cells(plan, store, unfinished)
+    if unjudged:
+        warnings = [*warnings, f"win rates left out, since not every seed is judged: {', '.join(unjudged)}"]
     folder = store.root / recipe.name / "report"
     report = ReportInput(
         recipe=recipe.name,
@@ -97,7 +137,10 @@ def make_report(plan: Plan, store: Store, recipe_text: str, warnings: list[str])
         models=models,
         target=_tasks_of("target", models),
         retained=_tasks_of("retained", models),
-        comparison=recipe.comparison.model_copy(update={"contrasts": _contrasts(plan, unfinished)}),
+        extra=_tasks_of("extra", models),
+        reward_models=_reward_models(plan, store),
+        win_rates=judged,
+        comparison=_answerable(plan, unfinished),
         warnings=warnings,
     )
     return build_report(report, folder)

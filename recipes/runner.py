@@ -177,7 +177,7 @@ class _Executor:
         threads = cell.config.runtime.threads or self.threads
         job = Job(
             self.store.root, self.recipe, cell.stage, cell.label, cell.config, cell.seed, cell.identity, cell.digest, inputs, threads,
-            ",".join(gpus) or None, self.layouts[cell.digest],
+            ",".join(gpus) or None, self.layouts[cell.digest], cell.measuring,
         )  # fmt: skip
         ours, theirs = multiprocessing.Pipe()
         process = self.context.Process(target=execute, args=(job, theirs), name=cell.label)

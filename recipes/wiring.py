@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,11 @@ from alignment.core.artifact import Artifact
 from alignment.core.context import Context
 from alignment.core.errors import ModelError
 from alignment.gold import gold_scorer
+from alignment.group.config import GRPOConfig, RLOOConfig
 from alignment.ppo.config import PPOConfig
+from eval.config import EvaluateConfig
+from eval.win_config import WinRateConfig
+from reward.config import BestOfNConfig
 
 
 def run_ppo(config: PPOConfig, inputs: Mapping[str, Artifact], context: Context) -> dict[str, Any]:
@@ -31,6 +38,53 @@ def run_ppo(config: PPOConfig, inputs: Mapping[str, Artifact], context: Context)
         gold=gold_scorer(config.gold) if config.gold else None,
         second_scorer=scorers.get("second_reward"),
     )
+
+
+def run_group(config: GRPOConfig | RLOOConfig, inputs: Mapping[str, Artifact], context: Context) -> dict[str, Any]:
+    """GRPO or RLOO against the reward model of `config.reward`; gold is only logged."""
+    from alignment.group import stage
+    from reward.scorer import RewardScorer
+
+    require_same_tokens(inputs["model"].path, inputs["reward"].path)
+    scorer = RewardScorer(inputs["reward"].path, config.precision)
+    return stage.run(config, inputs, context, scorer, gold_scorer(config.gold) if config.gold else None)
+
+
+def run_best_of_n(config: BestOfNConfig, inputs: Mapping[str, Artifact], context: Context) -> dict[str, Any]:
+    """Best of n, once it is sure that the reward model reads the ids that the model writes."""
+    from reward import best_of_n
+
+    if "reward" in inputs:
+        require_same_tokens(inputs["model"].path, inputs["reward"].path)
+    return best_of_n.run(config, inputs, context)
+
+
+def run_win_rate(config: WinRateConfig, inputs: Mapping[str, Artifact], context: Context) -> dict[str, Any]:
+    """Whose answers are better, by the judge of `config`; a reward model must read the ids that both models write."""
+    from eval import win_rate
+    from reward.scorer import RewardScorer
+
+    judge = inputs.get("judge.reward")
+    if judge is None:
+        return win_rate.run(config, inputs, context)
+    for role in ("reference", "model"):
+        require_same_tokens(inputs[role].path, judge.path, "judge.reward")
+    return win_rate.run(config, inputs, context, partial(RewardScorer, judge.path))
+
+
+def measure(
+    config: EvaluateConfig, inputs: Mapping[str, Artifact], context: Context, model: Path, folder: Path
+) -> dict[str, Any]:
+    """`alignment.core.context.Measure` for the training that `inputs` and `context` belong to: the stage `evaluate` on a copy of
+    its model. Returns the entries of `evaluation.json`."""
+    from eval import stage
+
+    own = {
+        role.removeprefix("evaluate."): artifact for role, artifact in inputs.items() if role.startswith("evaluate.")
+    }
+    own["model"] = Artifact("model", "", model)
+    stage.run(config, own, replace(context, workdir=folder, seed=0, measure=None))
+    return json.loads((folder / "evaluation.json").read_text())["tasks"]
 
 
 def require_same_tokens(policy: Path, reward: Path, role: str = "reward") -> None:

@@ -35,23 +35,48 @@ class ExcerptsConfig(StageConfig):
         return self
 
 
-class PreferencesConfig(StageConfig):
-    """Pairs of answers that `model` samples, labelled by the gold scorer with Bradley-Terry noise:
-    P(first is chosen) = sigmoid(slope * (gold of the first - gold of the second))."""
+class AnswersConfig(StageConfig):
+    """Answers that `model` samples to each prompt."""
 
-    kind: Literal["preferences"] = "preferences"
     model: ModelRef
     prompts: DataRef
-    gold: GoldName
-    slope: float = Field(10.0, gt=0, description="how sharply the labels follow gold")
-    samples: int = Field(2, ge=2, multiple_of=2, description="answers of each prompt; they are compared two by two")
-    pairs: int | None = Field(None, gt=0, description="at most so many pairs; None = all")
-    validation_share: float = Field(0.1, gt=0, lt=1, description="share of the prompts whose pairs are held out")
     max_new_tokens: int = Field(48, gt=0)
     temperature: float = Field(1.0, gt=0)
     engine: Literal["auto", "vllm", "hf"] = "auto"
     precision: Precision = "fp32"
     batch_size: int = Field(64, gt=0, description="answers sampled at once")
+
+
+class PreferencesConfig(AnswersConfig):
+    """Pairs of answers that `model` samples, labelled by the gold scorer with Bradley-Terry noise:
+    P(first is chosen) = sigmoid(slope * (gold of the first - gold of the second))."""
+
+    kind: Literal["preferences"] = "preferences"
+    gold: GoldName
+    slope: float = Field(10.0, gt=0, description="how sharply the labels follow gold")
+    samples: int = Field(2, ge=2, multiple_of=2, description="answers of each prompt; they are compared two by two")
+    pairs: int | None = Field(None, gt=0, description="at most so many pairs; None = all")
+    validation_share: float = Field(0.1, gt=0, lt=1, description="share of the prompts whose pairs are held out")
+
+
+class BestOfNConfig(AnswersConfig):
+    """Of `samples` answers to each prompt the one that a judge scores highest: demonstrations for SFT (rejection sampling
+    fine-tuning). The judge is a reward model or a gold scorer; with both the reward model decides, and gold is only reported.
+
+    above: rows whose best score is not higher than this are left out (a reward model's scores have mean 0 and deviation 1).
+    """
+
+    kind: Literal["best_of_n"] = "best_of_n"
+    reward: ModelRef | None = None
+    gold: GoldName | None = None
+    samples: int = Field(4, ge=2, description="answers of each prompt")
+    above: float | None = None
+
+    @model_validator(mode="after")
+    def _has_a_judge(self) -> BestOfNConfig:
+        if self.reward is None and self.gold is None:
+            raise ValueError("no judge: give reward, a reward model, or gold, a gold scorer")
+        return self
 
 
 class RewardConfig(TrainingConfig):

@@ -12,15 +12,12 @@ from typing import Any
 from alignment.core.artifact import Artifact
 from alignment.core.context import Context
 from alignment.core.errors import DataError
-from alignment.data.chat import prompt_ids
 from alignment.data.rows import Row, load_rows, prompt_text, write_rows
-from alignment.generation.engine import Completion, Sampling
-from alignment.generation.open import open_engine
 from alignment.gold import gold_scorer
 from alignment.models.load import load_tokenizer
+from reward.answers import answer_text, sampled
 from reward.config import PreferencesConfig
 
-_BATCHES_A_CALL = 4
 _EXPONENT = 700  # math.exp overflows soon after; what is left of the probability is 1e-304
 
 
@@ -79,42 +76,16 @@ def is_held_out(prompt: str | Sequence[Row], share: float) -> bool:
     return zlib.crc32(f"preferences|{prompt_text(prompt)}".encode()) % 10_000 < share * 10_000
 
 
-def answer_text(tokenizer: Any, completion: Completion, prompt: str | Sequence[Row]) -> str:
-    """What a completion says. After plain text it is the rest of the whole, so that its first space is kept."""
-    if not isinstance(prompt, str):
-        return tokenizer.decode(completion.response_ids, skip_special_tokens=True)
-    whole = tokenizer.decode(completion.prompt_ids + completion.response_ids, skip_special_tokens=True)
-    return whole[len(tokenizer.decode(completion.prompt_ids, skip_special_tokens=True)) :]
-
-
 def _answers(
     config: PreferencesConfig, rows: Sequence[Row], inputs: Mapping[str, Artifact], context: Context
 ) -> list[list[Answer]]:
     """`samples` answers of each prompt."""
-    path = inputs["model"].path
-    tokenizer, gold = load_tokenizer(path), gold_scorer(config.gold)
-    requests = [(row, ids) for row in rows for ids in [prompt_ids(tokenizer, row["prompt"])] * config.samples]
-    engine = open_engine(
-        config.engine,
-        path,
-        max_prompt_tokens=max(len(ids) for _, ids in requests),
-        max_new_tokens=config.max_new_tokens,
-        batch_size=config.batch_size,
-        precision=config.precision,
-        seed=context.seed_for("engine"),
-    )
+    tokenizer, gold = load_tokenizer(inputs["model"].path), gold_scorer(config.gold)
     answers: list[Answer] = []
-    size = config.batch_size * _BATCHES_A_CALL
-    try:
-        for start in range(0, len(requests), size):
-            chunk = requests[start : start + size]
-            sampling = Sampling(config.max_new_tokens, config.temperature, context.seed_for(f"sampling {start}"))
-            for (row, _), completion in zip(chunk, engine.generate([ids for _, ids in chunk], sampling), strict=True):
-                text = answer_text(tokenizer, completion, row["prompt"])
-                answers.append(Answer(text, gold(prompt_text(row["prompt"]), text), completion.finished))
-            context.progress.update(len(answers), len(requests), "sampling", gold=_mean([a.gold for a in answers]))
-    finally:
-        engine.close()
+    for chunk in sampled(config, rows, config.samples, tokenizer, inputs, context):
+        for row, completion in chunk:
+            text = answer_text(tokenizer, completion, row["prompt"])
+            answers.append(Answer(text, gold(prompt_text(row["prompt"]), text), completion.finished))
     return [answers[start : start + config.samples] for start in range(0, len(answers), config.samples)]
 
 

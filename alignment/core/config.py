@@ -80,6 +80,33 @@ class StageConfig(Config):
     runtime: Runtime = Runtime()
 
 
+EVALUATIONS = "evaluations"  # the folder of a cell that holds what was measured while its model was trained
+
+
+class DuringTraining(Config):
+    """Measure the model while it is trained, exactly as the recipe's `evaluation:` measures finished models: each time a copy of
+    the weights is saved as the finished model would be, and measured. The training itself takes no notice.
+
+    every: steps of the training between two measurements; the finished model is measured anyway.
+    tasks: some of the recipe's tasks, or `target` and `retained` for those of a role; None = all of them.
+    limit: only the first so many items of each task; None = as the recipe says. A comparison along training needs the same.
+    best: keep the weights that did best on this task, or on the mean of a role's tasks, instead of the last.
+    patience: stop after so many measurements in a row without a new best.
+    """
+
+    every: int = Field(gt=0)
+    tasks: list[str] | None = Field(None, min_length=1)
+    limit: int | None = Field(None, gt=0)
+    best: str | None = None
+    patience: int | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _patience_for_something(self) -> DuringTraining:
+        if self.patience is not None and self.best is None:
+            raise ValueError("patience waits for a new best: say best of what, for example `best: retained`")
+        return self
+
+
 class PretrainedConfig(StageConfig):
     """A name for a model that comes from outside. Nothing is run or copied."""
 

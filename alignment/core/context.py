@@ -23,6 +23,15 @@ class Stage(Protocol[ConfigT]):
     def __call__(self, config: ConfigT, inputs: Mapping[str, Artifact], context: Context) -> dict[str, Any]: ...
 
 
+class Measure(Protocol):
+    """Measures a model as the recipe measures finished ones. The runner hands it to the stages that are to be watched."""
+
+    def __call__(self, model: Path, folder: Path) -> Mapping[str, Mapping[str, Any]]:
+        """model: a folder in Hugging Face format. folder: where the scored items go. Returns an entry for each task, with
+        `value`, `role` and `higher_is_better` in it."""
+        ...
+
+
 class Progress:
     """Tells the runner how far a cell is, through a small file it polls. Works across processes and after a crash."""
 
@@ -53,13 +62,15 @@ class Progress:
 @dataclass(frozen=True)
 class Context:
     """workdir: files left here become the artifact. scratch: checkpoints and the like, deleted when the cell is complete;
-    it survives a crash, so a stage finds its last checkpoint there. seed: the cell's own; derive from it with `seed_for`."""
+    it survives a crash, so a stage finds its last checkpoint there. seed: the cell's own; derive from it with `seed_for`.
+    measure: set where the recipe wants the model measured while it is trained."""
 
     workdir: Path
     seed: int
     log: RunLog
     progress: Progress
     threads: int = 1
+    measure: Measure | None = None
 
     @property
     def scratch(self) -> Path:

@@ -90,7 +90,8 @@ def save_model(model: PreTrainedModel | Any, tokenizer: PreTrainedTokenizerBase,
     from peft import PeftModel
 
     if isinstance(model, PeftModel):
-        model.save_pretrained(str(folder / ADAPTER_FOLDER), safe_serialization=True)
+        active = ["default"]  # others, such as a critic's, are no part of the language model
+        model.save_pretrained(str(folder / ADAPTER_FOLDER), selected_adapters=active, safe_serialization=True)
         model = merged(model, folder / ADAPTER_FOLDER)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -84,11 +84,15 @@ def find_checkpoint(context: Context) -> Path | None:
     for folder in set(folders) - set(complete):
         shutil.rmtree(folder)
     found = complete[-1] if complete else None
-    step = int(found.name.split("-")[1]) if found else -1
-    context.log.forget_after(step)
+    context.log.forget_after(step_of(found) if found else -1)
     if found:
-        context.log.info(f"resuming from step {step}")
+        context.log.info(f"resuming from step {step_of(found)}")
     return found
+
+
+def step_of(checkpoint: Path | None) -> int:
+    """Finished steps at a checkpoint; 0 without one."""
+    return int(checkpoint.name.split("-")[1]) if checkpoint else 0
 
 
 def report_callback(context: Context, checkpoint: Path | None) -> ReportCallback:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft.utils.integrations import dequantize_bnb_weight, get_bnb_param_type
 from torch import Tensor
 
 POLICY, CRITIC, REFERENCE = "default", "critic", "reference"
@@ -32,31 +30,6 @@ def add_like(lm: Any, name: str, source: str | None = None, seed: int = 0) -> No
 
 def weights_of(lm: Any, adapter: str) -> list[Tensor]:
     return [weight for key, weight in lm.named_parameters() if f".{adapter}." in key]
-
-
-@torch.no_grad()
-def merged_weights(lm: Any, adapter: str) -> Iterator[tuple[str, Tensor]]:
-    """Weights of the base under their own names, with the adapter's change added; those held in few bits come as what they
-    stand for. Nothing in the model changes."""
-    layers: dict[str, Any] = dict(lm.get_base_model().named_modules())
-    for name, weight in lm.get_base_model().named_parameters():
-        if ".lora_" in name:
-            continue
-        owner, _, kind = name.rpartition(".")
-        if kind == "weight":
-            weight = _in_full(layers[owner])
-        if name.endswith(".base_layer.weight"):
-            layer = layers[owner.removesuffix(".base_layer")]
-            if adapter in layer.lora_A:
-                weight = (weight.float() + layer.get_delta_weight(adapter).float()).to(weight.dtype)
-        yield name.replace(".base_layer.", "."), weight.detach()
-
-
-def _in_full(layer: Any) -> Tensor:
-    """A layer's weight, bits dequantised. peft's own function for layers takes the scales of 8-bit ones away on the CPU."""
-    if not get_bnb_param_type(layer.weight):
-        return layer.weight
-    return dequantize_bnb_weight(layer.weight, state=getattr(layer, "state", None))
 
 
 def save_adapter(lm: Any, adapter: str, folder: Path) -> Path:

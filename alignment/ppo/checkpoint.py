@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
 import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-import numpy as np
 import torch
 
 _NAME = re.compile(r"step-(\d+)-([0-9a-f]{64})\.pt")
@@ -98,27 +96,6 @@ class Checkpoints:
             if other not in kept:
                 other.unlink(missing_ok=True)
         self._damaged.clear()
-
-
-def random_states() -> dict[str, Any]:
-    """The states of every library's random numbers, as values that `torch.load(weights_only=True)` accepts."""
-    name, keys, *rest = np.random.get_state()
-    return {
-        "python": random.getstate(),
-        "numpy": (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def set_random_states(states: dict[str, Any]) -> None:
-    """Continues where `random_states` was called. GPUs that were not there then keep their own state."""
-    random.setstate(states["python"])
-    name, keys, *rest = states["numpy"]
-    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(states["torch"].cpu())
-    for device, state in enumerate(states["cuda"][: torch.cuda.device_count()]):
-        torch.cuda.set_rng_state(state.cpu(), device)
 
 
 class _HashingFile:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from alignment.core.config import Config, DataRef, ModelRef, Precision, StageConfig
+from alignment.core.config import Config, DataRef, DuringTraining, ModelRef, Precision, StageConfig
 from alignment.generation.engine import EngineName
 from alignment.gold import GoldName
 from alignment.models.config import PeftConfig, QuantizationConfig
@@ -189,6 +189,7 @@ class PPOConfig(StageConfig):
     tokens_per_pass: int = Field(default=16_384, gt=0)
     checkpoint_every: int | None = Field(default=20, gt=0)
     samples_every: int | None = Field(default=20, gt=0)
+    evaluate: DuringTraining | None = None
     gold: GoldName | None = None
     sync_tolerance: float | None = Field(default=None, gt=0)
 

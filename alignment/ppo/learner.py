@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from alignment.generation.engine import Completion
+from alignment.models.merged import merged_weights
 from alignment.parallel import ALONE, World
-from alignment.ppo.adapters import merged_weights
 from alignment.ppo.networks import Critic, Policy, TokenNumbers, plain
 from alignment.ppo.optimizer import Optimizer
 from alignment.ppo.packing import Pack, length_of, packs

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -72,10 +73,17 @@ class Optimizer:
         for tensor in (*self._masters, *self._parameters):
             tensor.grad = None
 
-    def use_masters(self) -> None:
-        """Give the model its fp32 weights, for saving. No more steps after this."""
-        for master, parameter in zip(self._masters, self._parameters, strict=True):
-            parameter.data = master.detach()
+    @contextmanager
+    def true_weights(self) -> Iterator[None]:
+        """Inside, the model has its fp32 weights, for saving."""
+        computing = [parameter.data for parameter in self._parameters]
+        try:
+            for master, parameter in zip(self._masters, self._parameters, strict=True):
+                parameter.data = master.detach()
+            yield
+        finally:
+            for parameter, data in zip(self._parameters, computing, strict=True):
+                parameter.data = data
 
     def state(self) -> dict[str, Any]:
         """Weights (the fp32 ones) and Adam's moments: all that the next step depends on. Whole tensors, also of sharded ones;

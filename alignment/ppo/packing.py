@@ -124,7 +124,7 @@ def _pack(completions: Sequence[Completion], rows: list[int], width: int, packed
 def response_states(model: Any, pack: Pack, logits: bool = False) -> Tensor:
     """A trunk's last hidden states [R, H] of the prefix before each response token; or a language model's logits [R, V] there."""
     if not logits:
-        return _forward(model, pack).last_hidden_state.flatten(0, 1)[pack.predicts]
+        return _Take.apply(_forward(model, pack).last_hidden_state.flatten(0, 1), pack.predicts)
     if pack.groups is None:
         return _forward(model, pack).logits.flatten(0, 1)[pack.predicts]
     return _forward(model, pack, logits_to_keep=pack.predicts).logits[0]
@@ -182,8 +182,7 @@ def _attend_within_sequences(
     grouped_heads = query.shape[1] != key.shape[1]
     # On CPU torch's bf16 kernel is several times slower backward than the fp32 one.
     dtype = torch.float32 if query.device.type == "cpu" else query.dtype
-    sizes = [group.size for group in groups]
-    packed = [part[0].transpose(0, 1).to(dtype).split(sizes) for part in (query, key, value)]
+    packed = [_split(part[0].transpose(0, 1).to(dtype), groups) for part in (query, key, value)]
     attended = []
     for group, parts in zip(groups, zip(*packed, strict=True), strict=True):
         q, k, v = (_as_rows(part, group) for part in parts)
@@ -193,7 +192,13 @@ def _attend_within_sequences(
         )
         flat = output.transpose(1, 2).flatten(0, 1)
         attended.append(flat if group.slots is None else _Take.apply(flat, group.slots))
-    return torch.cat(attended)[None].to(query.dtype), None
+    together = torch.cat(attended) if len(attended) > 1 else attended[0]
+    return together[None].to(query.dtype), None
+
+
+def _split(part: Tensor, groups: Sequence[Group]) -> Sequence[Tensor]:
+    """One group is all there is: splitting it would copy its gradient."""
+    return part.split([group.size for group in groups]) if len(groups) > 1 else [part]
 
 
 AttentionInterface.register(PACKED, _attend_within_sequences)

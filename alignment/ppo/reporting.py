@@ -40,7 +40,8 @@ class Reporter:
         self._gold, self._second_scorer = gold, second_scorer
         context.log.forget_after(done)
         drop_rows_after(context.workdir / SAMPLES, done)
-        self._watch = Watch(expects_eos=config.missing_eos is not None, history=context.log.rows())
+        history = [row for row in context.log.rows() if "rollout/score" in row]  # others tell of evaluations
+        self._watch = Watch(expects_eos=config.missing_eos is not None, history=history)
         if self._watch.last is not None:
             context.progress.note(self._watch.last.seen)
 

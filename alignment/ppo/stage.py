@@ -10,18 +10,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 from alignment.core.artifact import Artifact
 from alignment.core.context import Context
 from alignment.core.errors import SuiteError
 from alignment.data.rows import load_rows
+from alignment.evaluations import Evaluations
 from alignment.generation.engine import Completion, Engine, Sampling
 from alignment.generation.open import open_engine
 from alignment.models.load import load_tokenizer
 from alignment.parallel import World, world
 from alignment.ppo.arrangements import new_learner
-from alignment.ppo.checkpoint import Checkpoints, random_states, set_random_states
+from alignment.ppo.checkpoint import Checkpoints
 from alignment.ppo.config import PPOConfig
 from alignment.ppo.learner import Learner
 from alignment.ppo.maths import adapted_coefficient
@@ -34,6 +36,7 @@ from alignment.ppo.result import save_policy
 from alignment.ppo.rollout import judge, rollout_metrics
 from alignment.ppo.sync import require_sync, send_weights
 from alignment.ppo.update import optimise, policy_learns
+from alignment.random_states import random_states, set_random_states
 
 
 def run(
@@ -61,6 +64,8 @@ def run(
     checkpoints = Checkpoints(context.scratch / "checkpoints", say=context.log.info)
     totals = _resume(checkpoints, learner, context)
     report = Reporter(config, context, tokenizer, gold, second_scorer, totals["steps"]) if processes.main else None
+    evaluations = Evaluations(config.evaluate, context, totals["steps"], processes)
+    save = partial(save_policy, learner, inputs["model"].path, tokenizer)
     last: dict[str, float] = {}
 
     with closing(_open(config, inputs["model"], prompts, context, processes)) as engine:
@@ -97,13 +102,16 @@ def run(
                 "rollout_tokens": totals["rollout_tokens"] + rollout.tokens,
                 "train_tokens": totals["train_tokens"] + rollout.tokens * int(updates["update/epochs"]),
             }
+            stop = evaluations.after(step + 1, config.steps, save)
             due = config.checkpoint_every and (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps
             if due and not learner.skipped:  # else the good ones, from before the trouble, would go
                 _save(checkpoints, learner, totals)
+            if stop:
+                break
         name = engine.name
 
-    save_policy(learner, inputs["model"].path, tokenizer, context.workdir)
-    return _summary(config, totals, last, name, time.monotonic() - started)
+    best = evaluations.finish(save)
+    return _summary(totals, last, name, time.monotonic() - started) | best
 
 
 def _resume(checkpoints: Checkpoints, learner: Learner, context: Context) -> dict[str, int]:
@@ -183,13 +191,9 @@ def _next_coefficient(config: PPOConfig, coefficient: float, sequence_kl: float,
     return adapted_coefficient(coefficient, sequence_kl, config.kl.target, config.kl.horizon, config.rollout.batch_size)
 
 
-def _summary(
-    config: PPOConfig, totals: Mapping[str, int], last: Mapping[str, float], engine: str, seconds: float
-) -> dict[str, Any]:
+def _summary(totals: Mapping[str, int], last: Mapping[str, float], engine: str, seconds: float) -> dict[str, Any]:
     summary = {
-        "steps": config.steps,
-        "rollout_tokens": totals["rollout_tokens"],
-        "train_tokens": totals["train_tokens"],
+        **totals,
         "seconds": seconds,
         "engine": engine,
         "score": last["rollout/score"],

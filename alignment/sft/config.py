@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from alignment.core.config import Config, DataRef, ModelRef
+from alignment.core.config import Config, DataRef, DuringTraining, ModelRef
 from alignment.models.config import PeftConfig, QuantizationConfig, TrainingConfig
 
 
@@ -14,6 +14,13 @@ class EarlyStopping(Config):
     """Stop after so many evaluations without a lower validation loss, and keep the best weights."""
 
     patience: int = Field(3, gt=0)
+
+
+class Replay(Config):
+    """Rows of earlier data mixed into the batches, so that what they teach is not forgotten. share: of all rows trained on."""
+
+    data: DataRef
+    share: float = Field(gt=0, lt=1)
 
 
 class SFTConfig(TrainingConfig):
@@ -25,6 +32,7 @@ class SFTConfig(TrainingConfig):
     model: ModelRef
     data: DataRef
     validation: DataRef | None = None
+    replay: Replay | None = None
     evaluate_every: int | None = Field(None, gt=0, description="steps between validations; None = only at the end")
     early_stopping: EarlyStopping | None = None
     steps: int | None = Field(None, gt=0)
@@ -42,6 +50,7 @@ class SFTConfig(TrainingConfig):
     on_long: Literal["error", "truncate"] = Field("error", description="what to do with rows that are longer")
     peft: PeftConfig | None = None
     quantization: QuantizationConfig | None = None
+    evaluate: DuringTraining | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> SFTConfig:
@@ -56,4 +65,8 @@ class SFTConfig(TrainingConfig):
             raise ValueError("evaluate_every needs validation data")
         if self.early_stopping is not None and self.evaluate_every is None:
             raise ValueError("early_stopping needs validation data and evaluate_every")
+        if self.early_stopping is not None and self.evaluate is not None and self.evaluate.best is not None:
+            raise ValueError(
+                "early_stopping keeps the weights of the lowest validation loss, evaluate.best others: choose"
+            )
         return self

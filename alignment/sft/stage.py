@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import datasets
@@ -13,16 +14,20 @@ from trl.trainer.sft_config import SFTConfig as TrlSFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from alignment.core.artifact import Artifact
+from alignment.core.config import DataRef
 from alignment.core.context import Context
 from alignment.core.errors import DataError
+from alignment.data.order import Endless
 from alignment.data.rows import Row, load_rows
-from alignment.models.encoding import encode_row, fit, listed
+from alignment.evaluations import EvaluateCallback, Evaluations
+from alignment.models.encoding import Encoded, encode_row, fit, listed
 from alignment.models.load import context_length, load_causal_lm, load_tokenizer, parameter_counts, save_model
 from alignment.models.training import (
     LengthGrouped,
     ReportCallback,
     find_checkpoint,
     report_callback,
+    step_of,
     trainer_arguments,
 )
 from alignment.sft.config import SFTConfig
@@ -41,17 +46,23 @@ def run(config: SFTConfig, inputs: Mapping[str, Artifact], context: Context) -> 
         seed=context.seed_for("adapter"),
     )
     limit = min(length for length in (config.max_length, context_length(model), 1 << 30) if length)
-    train = _dataset(config, "data", tokenizer, limit, inputs)
-    validation = _dataset(config, "validation", tokenizer, limit, inputs) if config.validation else None
+    train = _dataset(_training_rows(config, tokenizer, limit, inputs, context), limit, config.packing)
+    validation = (
+        _dataset(_encoded(config, config.validation, "validation", tokenizer, limit, inputs), limit, config.packing)
+        if config.validation
+        else None
+    )
     checkpoint = find_checkpoint(context)
     report = report_callback(context, checkpoint)
     trainer = _trainer(config, context, model, tokenizer, train, validation, _length(config, train, inputs), report)
+    evaluations = Evaluations(config.evaluate, context, step_of(checkpoint))
+    save = partial(save_model, trainer.model, tokenizer)
+    trainer.add_callback(EvaluateCallback(evaluations, save))
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     losses = {"train_loss": report.losses["train_loss"]}
     if validation is not None:
         losses["validation_loss"] = trainer.evaluate()["eval_loss"]
-    if trainer.is_world_process_zero():
-        save_model(trainer.model, tokenizer, context.workdir)
+    best = evaluations.finish(save)
     return {
         "train_tokens": round(report.tokens),
         "steps": trainer.state.global_step,
@@ -59,6 +70,7 @@ def run(config: SFTConfig, inputs: Mapping[str, Artifact], context: Context) -> 
         **losses,
         "seconds": round(time.time() - started, 2),
         **parameter_counts(trainer.model),  # type: ignore[arg-type]
+        **best,
     }
 
 
@@ -117,23 +129,41 @@ def _trainer(
     return trainer
 
 
-def _dataset(
-    config: SFTConfig, name: str, tokenizer: Any, limit: int, inputs: Mapping[str, Artifact]
-) -> datasets.Dataset:
-    """Rows of one reference as input_ids and labels; packed if the recipe says so."""
-    rows = load_rows(getattr(config, name), inputs.get(name), where=name)
+def _training_rows(
+    config: SFTConfig, tokenizer: Any, limit: int, inputs: Mapping[str, Artifact], context: Context
+) -> list[Encoded]:
+    """The rows to learn, and among them as many of earlier data as `replay.share` asks for; those are drawn once."""
+    rows = _encoded(config, config.data, "data", tokenizer, limit, inputs)
+    if config.replay is None:
+        return rows
+    old = _encoded(config, config.replay.data, "replay.data", tokenizer, limit, inputs)
+    order = Endless(len(old), context.seed_for("replay"))
+    count = round(len(rows) * config.replay.share / (1 - config.replay.share))
+    context.log.info(f"{len(rows)} rows to learn, {count} to replay of {len(old)}")
+    return rows + [old[order[place]] for place in range(count)]
+
+
+def _encoded(
+    config: SFTConfig, ref: DataRef, name: str, tokenizer: Any, limit: int, inputs: Mapping[str, Artifact]
+) -> list[Encoded]:
+    """Rows of one reference as token ids."""
+    rows = load_rows(ref, inputs.get(name), where=name)
     _require_format(rows, name)
-    encoded = fit([encode_row(tokenizer, row) for row in rows], limit, config.on_long, name)
+    return fit([encode_row(tokenizer, row) for row in rows], limit, config.on_long, name)
+
+
+def _dataset(rows: Sequence[Encoded], limit: int, packing: bool) -> datasets.Dataset:
+    """input_ids and labels; several rows in one sequence, if they are to be packed."""
     table = datasets.Dataset.from_dict(
         {
-            "input_ids": [row.ids for row in encoded],
+            "input_ids": [row.ids for row in rows],
             "labels": [
                 [token if counts else _IGNORED for token, counts in zip(row.ids, [False, *row.mask[1:]], strict=True)]
-                for row in encoded
+                for row in rows
             ],
         }
     )
-    return pack_dataset(table, limit, "bfd") if config.packing else table
+    return pack_dataset(table, limit, "bfd") if packing else table
 
 
 def _length(config: SFTConfig, train: datasets.Dataset, inputs: Mapping[str, Artifact]) -> dict[str, Any]:

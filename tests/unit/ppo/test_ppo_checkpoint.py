@@ -15,7 +15,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignment.ppo.checkpoint import Checkpoints, random_states, set_random_states
+from alignment.ppo.checkpoint import Checkpoints
+from alignment.random_states import random_states, set_random_states
 
 
 def state_of(step):

@@ -8,7 +8,8 @@ import pytest
 import torch
 from arranged import ARRANGEMENTS, config_in, judged, learner_in, snapshot
 
-from alignment.ppo.checkpoint import Checkpoints, random_states, set_random_states
+from alignment.ppo.checkpoint import Checkpoints
+from alignment.random_states import random_states, set_random_states
 from alignment.ppo.prompts import Prompts
 from alignment.ppo.update import optimise
 

@@ -9,8 +9,9 @@ from alignment.core.context import Context
 from alignment.data.rows import load_rows, write_rows
 from alignment.generation.engine import Completion
 from alignment.models.load import load_tokenizer
+from reward.answers import answer_text
 from reward.config import PreferencesConfig
-from reward.preferences import Answer, answer_text, first_better, is_held_out, label_pairs, run
+from reward.preferences import Answer, first_better, is_held_out, label_pairs, run
 
 
 def test_label_noise_by_hand():

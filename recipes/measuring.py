@@ -1,0 +1,44 @@
+"""How a stage's model is measured while it is trained: `evaluate: {every: 50}`, in the words of the recipe's `evaluation:`."""
+
+from __future__ import annotations
+
+from alignment.core.config import DuringTraining, ModelRef
+from alignment.core.errors import RecipeError
+from eval.config import ROLES, EvaluateConfig
+from eval.task_config import base_name
+from recipes.schema import Recipe
+
+
+def measuring_of(recipe: Recipe, name: str) -> EvaluateConfig | None:
+    """What the stage `evaluate` is to do with copies of that stage's model; None for a stage that is not watched.
+
+    Raises RecipeError for tasks that the recipe does not have, and where no measurement would ever be due.
+    """
+    config = recipe.stages.get(name)
+    wanted: DuringTraining | None = getattr(config, "evaluate", None)
+    if wanted is None:
+        return None
+    where, block = f"stages.{name}.evaluate", recipe.evaluation
+    if block is None:
+        raise RecipeError(where, "the recipe has no tasks", "a block `evaluation:` with tasks", "add it")
+    steps = getattr(config, "steps", None)
+    if steps is not None and wanted.every >= steps and wanted.best is None:
+        what = f"{wanted.every} is not less than the {steps} steps: nothing would be measured along the way"
+        raise RecipeError(f"{where}.every", what, f"less than {steps}", "lower it, or drop `evaluate`")
+    roles: dict[str, list[str]] = {role: getattr(block, role) for role in ROLES}
+    everything = [task for tasks in roles.values() for task in tasks]
+    chosen = {task for each in wanted.tasks or roles for task in roles.get(each, [each])}
+    _require_known(f"{where}.tasks", chosen, [*roles, *everything])
+    _require_known(f"{where}.best", {wanted.best} - {None}, [*roles, *chosen])
+    kept = {role: [task for task in tasks if task in chosen] for role, tasks in roles.items()}
+    settings = block.model_dump(include=set(EvaluateConfig.model_fields) - {"divergence"}) | {
+        "tasks": {task: own for task, own in block.tasks.items() if task in map(base_name, chosen)},
+        "limit": wanted.limit or block.limit,
+    }
+    return EvaluateConfig(seed=0, model=ModelRef(stage=name), **(settings | kept))
+
+
+def _require_known(where: str, names: set[str], known: list[str]) -> None:
+    unknown = names - set(known)
+    if unknown:
+        raise RecipeError(where, f"no task {min(unknown)!r} is measured", f"some of {', '.join(known)}", "correct it")
