@@ -44,7 +44,7 @@ class Span(NamedTuple):
     first: int
 
 
-Answers = Mapping[InputKind, Sequence[Span]]
+Answers = Mapping[str, Sequence[Span]]  # by kind of input
 
 
 def measure(prepared: Prepared, model: Any, report: Report) -> list[Row]:

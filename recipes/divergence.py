@@ -28,7 +28,7 @@ def divergence_of(recipe: Recipe, name: str) -> DivergenceConfig | None:
     chosen = [other for other in asked.references if name != other and name not in _ancestors(recipe, other)]
     if not chosen:
         return None
-    references = [DivergenceReference(model=ModelRef(stage=other)) for other in chosen]
+    references = [DivergenceReference(model=ModelRef.model_validate({"stage": other})) for other in chosen]
     return DivergenceConfig(references=references, **asked.model_dump(exclude={"references"}))
 
 
