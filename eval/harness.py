@@ -31,6 +31,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from alignment.core.context import derive_seed
+from eval.catalogue import MeasuredTask
 
 Report = Callable[[int, int], None]
 _LOGITS_AT_ONCE = 2**28  # numbers in a batch's logits: 1 GiB in fp32, and as much again for their log-softmax
@@ -136,25 +137,28 @@ def stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     return sorted(ids)
 
 
-def run_task(lm: PairedLM, task: Any, chat: bool, limit: int | None, report: Report) -> list[dict[str, Any]]:
+def run_task(
+    lm: PairedLM, measured: MeasuredTask, limit: int | None, report: Report, run_generated_code: bool = False
+) -> list[dict[str, Any]]:
     """lm-eval's sample records of one task, in the order of its documents, for each of its filters.
 
     Tasks run one at a time, so a task's result does not depend on which others are measured with it. `evaluate` is called
     rather than `simple_evaluate`, which reseeds the global random states and asks the machine for its hardware each time.
     """
-    lm.start(task.task_name, chat)
-    if task.get_config("num_fewshot") is None:
-        task.set_config("num_fewshot", 0)
+    task = measured.task
+    lm.start(measured.name, measured.chat)
+    task.set_config("num_fewshot", measured.shots)
     task.set_fewshot_seed(_FEWSHOT_SEED)
     with _reporting(report):
         results: Any = evaluate(
             lm,
             {"tasks": {task.task_name: task}},
-            limit=limit,
+            limit=measured.limit(limit),
             bootstrap_iters=0,
             log_samples=True,
-            apply_chat_template=chat,
+            apply_chat_template=measured.chat,
             fewshot_as_multiturn=True,
+            confirm_run_unsafe_code=run_generated_code,
         )
     return results["samples"][task.task_name]
 

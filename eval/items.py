@@ -2,7 +2,8 @@
 
 Pairing key: (task, filter, doc_id, doc_hash, prompt_hash). `score` is the item's value of the task's metric: 0/1 for accuracy and
 exact match, gold in its own range. For bits per byte a row is one document: `log_likelihood` in nats and `bytes` are kept, and
-the metric is the ratio of their sums.
+the metric is the ratio of their sums. Where a prompt has several sampled answers, `samples` holds them all, `score` is the mean of
+their scores, `output` the first and `length` the mean length, rounded.
 """
 
 from __future__ import annotations
@@ -28,8 +29,17 @@ SCHEMA = pa.schema(
         ("bytes", pa.int64()),
         ("prompt", pa.string()),
         ("output", pa.string()),
+        ("samples", pa.list_(pa.string())),
         ("target", pa.string()),
         ("length", pa.int64()),
         ("truncated", pa.bool_()),
     ]
 )
+
+
+def in_schema(rows: pa.Table) -> pa.Table:
+    """The columns above in their order and types; one that an older evaluation did not write is empty."""
+    for field in SCHEMA:
+        if field.name not in rows.column_names:
+            rows = rows.append_column(field, pa.nulls(len(rows), field.type))
+    return rows.select(SCHEMA.names).cast(SCHEMA)

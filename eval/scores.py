@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from alignment.core.artifact import digest_of
-from alignment.core.errors import RecipeError
+from alignment.core.errors import DataError, RecipeError
 from eval.catalogue import MeasuredTask
 from eval.harness import PairedLM
 from eval.items import SCHEMA
@@ -23,15 +24,14 @@ def items_of(measured: MeasuredTask, samples: Sequence[dict[str, Any]], lm: Pair
     """One row per document, of the task's first filter, in the columns of `eval/items.py`.
 
     `length` counts the tokens of a generated answer, its end token aside; it is empty where nothing is generated.
-    Raises RecipeError where the task's metric does not score single items: nothing could be compared in pairs.
+    Raises RecipeError where the task's metric does not score single items: nothing could be compared in pairs; DataError
+    where the documents lack the fields by which the task is clustered.
     """
     items = []
     for sample in samples:
         if sample["filter"] != measured.filter:
             continue
-        prompt = sample["arguments"][0][0]
-        field = measured.metadata.get("cluster")
-        cluster = sample["doc"].get(field) if field else None
+        prompts = [arguments[0] for arguments in sample["arguments"]]
         items.append(
             dict.fromkeys(SCHEMA.names)
             | {
@@ -39,13 +39,27 @@ def items_of(measured: MeasuredTask, samples: Sequence[dict[str, Any]], lm: Pair
                 "filter": measured.filter,
                 "metric": measured.metric,
                 **{key: sample[key] for key in ("doc_id", "doc_hash", "prompt_hash", "target_hash")},
-                "cluster": None if cluster in (None, "") else str(cluster),
-                "prompt": prompt,
-                "truncated": prompt in lm.truncated,
+                "cluster": _cluster(measured, sample["doc"]),
+                "prompt": prompts[0],
+                "truncated": any(prompt in lm.truncated for prompt in prompts),
             }
             | _result(measured, sample, lm)
         )
     return items
+
+
+def _cluster(measured: MeasuredTask, doc: Mapping[str, Any]) -> str | None:
+    """What the document shares with others of its source; of a pool's parts, the part."""
+    declared = measured.metadata.get("cluster")
+    if not declared:
+        return measured.task.task_name if measured.pool else None
+    fields = [declared] if isinstance(declared, str) else declared
+    missing = [name for name in fields if name not in doc]
+    if missing:
+        what = f"task {measured.name!r} is clustered by {missing[0]!r}, which its documents do not have"
+        raise DataError(f"evaluation.{measured.role}", what, f"one of {', '.join(doc)}", "correct `cluster`")
+    values = [doc[name] for name in fields]
+    return None if any(value in (None, "") for value in values) else "/".join(map(str, values))
 
 
 def entry_of(
@@ -69,6 +83,8 @@ def entry_of(
         "settings_digest": digest_of(settings_of(measured, settings)),
         "truncated": sum(item["truncated"] for item in items),
         "sampled": measured.sampled,
+        "samples": measured.samples,
+        "shots": measured.shots,
     }
 
 
@@ -77,10 +93,15 @@ def settings_of(measured: MeasuredTask, settings: Mapping[str, Any]) -> dict[str
     names = ["context_length", "lm_eval"]
     if measured.sampled:  # the noise is drawn batch by batch
         names += ["sampling_seed", "batch_size"]
-    if not measured.new_tokens:
-        return {name: settings[name] for name in names}
-    own = {"decoding": measured.decoding, "gold": measured.metadata.get("gold")}
-    return {name: settings[name] for name in [*names, "stop_token_ids"]} | own
+    own: dict[str, Any] = {}
+    if measured.new_tokens:
+        names.append("stop_token_ids")
+        own = {"decoding": measured.decoding, "gold": measured.metadata.get("gold")}
+    if measured.samples > 1:
+        own["samples"] = measured.samples
+    if (scoring := measured.metadata.get("scoring")) is not None:
+        own["scoring"] = scoring
+    return {name: settings[name] for name in names} | own
 
 
 def value_of(items: Sequence[Item]) -> float:
@@ -110,23 +131,33 @@ def _result(measured: MeasuredTask, sample: dict[str, Any], lm: PairedLM) -> Ite
             log_likelihood, _ = sample["filtered_resps"][0]
             result = {"log_likelihood": float(log_likelihood), "target": str(sample["target"])}
             return {"score": _number(measured, value)} | result
-    output = sample["filtered_resps"][0]
-    output = output if isinstance(output, str) else str(output)
-    length = len(lm.tok_encode(output, add_special_tokens=False)) if sample["resps"] else None
-    return {"score": _number(measured, value), "output": output, "target": str(sample["target"]), "length": length}
+    return {"score": _number(measured, value), "target": str(sample["target"])} | _answers(measured, sample, lm)
+
+
+def _answers(measured: MeasuredTask, sample: dict[str, Any], lm: PairedLM) -> Item:
+    """What was generated. A filter may give a list, such as whole programs made of the answers; the first is shown."""
+    found = sample["filtered_resps"][0]
+    answers = [str(answer) for answer in found] if isinstance(found, list) else [str(found)]
+    if not sample["resps"]:
+        return {"output": answers[0]}
+    lengths = [len(lm.tok_encode(answer, add_special_tokens=False)) for answer in answers]
+    several = {"samples": answers} if measured.samples > 1 else {}
+    return {"output": answers[0], "length": round(sum(lengths) / len(lengths))} | several
 
 
 def _choices(measured: MeasuredTask, sample: dict[str, Any]) -> Item:
-    choices = measured.task.doc_to_choice(sample["doc"])
+    """`gold_choice` is empty where the task's own scoring may count several choices as right, or where several are."""
+    doc, task = sample["doc"], measured.task
+    choices = task.doc_to_choice(doc)
     lls = [float(log_likelihood) for log_likelihood, _ in sample["filtered_resps"][: len(choices)]]
-    target = sample["target"]
+    target = task.doc_to_text(doc) if task.multiple_input else sample["target"]  # choices before a shared ending
     gold = choices.index(target) if isinstance(target, str) and target in choices else target
-    single = isinstance(gold, int)
+    single = isinstance(gold, Integral) and measured.scores_choices
     return {
         "choice_lls": lls,
-        "gold_choice": gold if single else None,
+        "gold_choice": int(gold) if single else None,
         "output": str(choices[lls.index(max(lls))]),
-        "target": str(choices[gold] if single else target),
+        "target": str(choices[int(gold)] if single else target),
     }
 
 
@@ -143,9 +174,9 @@ def _number(measured: MeasuredTask, value: Any) -> float:
 
 
 def _chance(measured: MeasuredTask, items: Sequence[Item]) -> float | None:
-    """What the task file says, or for accuracy the mean of 1 / number of choices."""
-    if (stated := measured.metadata.get("chance")) is not None:
+    """What the task file says, or for accuracy among choices of which one is right, the mean of 1 / number of choices."""
+    if (stated := (measured.declared if measured.pool else measured.metadata).get("chance")) is not None:
         return float(stated)
-    if measured.metric != "acc" or measured.task.OUTPUT_TYPE != "multiple_choice":
+    if measured.metric != "acc" or not measured.scores_choices:
         return None
     return sum(1 / len(item["choice_lls"]) for item in items) / len(items)

@@ -1,6 +1,7 @@
 """The stage `evaluate`: one model on all tasks of the recipe, item by item, so that two models can be compared in pairs.
 
-Reads inputs["model"]; writes `items.parquet` (columns: eval/items.py) and `evaluation.json` (one entry a task, and the settings).
+Reads inputs["model"]; writes `items.parquet` (columns: eval/items.py) and `evaluation.json` (one entry a task, and the settings); with
+a `divergence:` block also `divergence.parquet` (eval/divergence_rows.py), against the models in inputs["divergence.references.N.model"].
 Every model is measured by the same backend in fp32, whatever precision it was trained in. Takes seconds to minutes, so a
 killed evaluation starts anew.
 """
@@ -21,33 +22,61 @@ from alignment.core.context import Context
 from alignment.core.errors import RecipeError
 from alignment.data.chat import require_chat_template
 from alignment.models.load import load_causal_lm, load_tokenizer
-from eval.catalogue import MeasuredTask, find_tasks
+from eval.catalogue import MeasuredTask, find_tasks, parts_of
 from eval.config import EvaluateConfig
-from eval.harness import PairedLM, quiet, run_task
-from eval.scores import entry_of, items_of, write_items
+from eval.divergence import measure
+from eval.divergence_inputs import Prepared, prepare
+from eval.divergence_rows import by_key, write_rows
+from eval.harness import PairedLM, Report, quiet, run_task
+from eval.scores import Item, entry_of, items_of, write_items
 
 
 @quiet()
 def run(config: EvaluateConfig, inputs: Mapping[str, Artifact], context: Context) -> dict[str, Any]:
-    """Measure the model; returns {task: value}. Raises RecipeError, DataError or ModelError for what the user can mend."""
+    """Measure the model; returns {task: value}, and the divergences from the references if the recipe asks for them.
+
+    Raises RecipeError, DataError or ModelError for what the user can mend.
+    """
     context.progress.update(0, 1, "loading tasks")
     tasks = find_tasks(config, inputs)
+    scores = parts_of(tasks)
+    prepared = prepare(config, inputs) if config.divergence else None
     context.progress.update(0, 1, "loading model")
     lm = _load_model(config, inputs["model"], tasks)
     template_digest = digest_of(lm.tokenizer.chat_template)
     settings = _settings(config, lm)
     entries, items = {}, []
-    for number, measured in enumerate(tasks, 1):
+    for number, (name, parts) in enumerate(scores.items(), 1):
         began = time.monotonic()
-        report = partial(context.progress.update, phase=f"{measured.name} ({number} of {len(tasks)})")
-        rows = items_of(measured, run_task(lm, measured.task, measured.chat, config.limit, report), lm)
-        entry = entries[measured.name] = entry_of(measured, rows, template_digest, settings)
+        report = partial(context.progress.update, phase=f"{name} ({number} of {len(scores)})")
+        rows = [row for part in parts for row in _items(part, lm, config, report)]
+        entry = entries[name] = entry_of(parts[0], rows, template_digest, settings)
         items += [row | {"stage": config.model.stage, "seed": context.seed} for row in rows]
-        context.log.info(_line(measured, entry, time.monotonic() - began))
+        context.log.info(_line(parts[0], entry, time.monotonic() - began))
     write_items(items, context.workdir / "items.parquet")
     result = {"tasks": entries, "settings": settings}
     (context.workdir / "evaluation.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    return {name: entry["value"] for name, entry in entries.items()}
+    summary = {name: entry["value"] for name, entry in entries.items()}
+    return summary | (_divergences(prepared, lm.model, context) if prepared else {})
+
+
+def _divergences(prepared: Prepared, model: Any, context: Context) -> dict[str, float]:
+    """Write `divergence.parquet`; returns nats a sequence by reference, inputs and direction."""
+    rows = measure(prepared, model, partial(context.progress.update, phase="divergence"))
+    write_rows(rows, context.workdir)
+    means = {}
+    for key, measured in by_key(rows).items():
+        nats, tokens = sum(row["kl"] for row in measured), sum(row["tokens"] for row in measured)
+        means[f"kl_{'_'.join(key)}"] = nats / len(measured)
+        reference, kind, direction = key
+        size = f"{nats / len(measured):.4f} nats a sequence, {nats / tokens:.5f} a token, {len(measured)} sequences"
+        context.log.info(f"{direction} KL from {reference} on {kind} inputs: {size}")
+    return means
+
+
+def _items(measured: MeasuredTask, lm: PairedLM, config: EvaluateConfig, report: Report) -> list[Item]:
+    samples = run_task(lm, measured, config.limit, report, config.run_generated_code)
+    return items_of(measured, samples, lm)
 
 
 def _load_model(config: EvaluateConfig, model: Artifact, tasks: list[MeasuredTask]) -> PairedLM:
@@ -81,4 +110,5 @@ def _settings(config: EvaluateConfig, lm: PairedLM) -> dict[str, Any]:
 
 def _line(measured: MeasuredTask, entry: dict[str, Any], seconds: float) -> str:
     cut = f", {entry['truncated']} prompts cut to fit the context" if entry["truncated"] else ""
+    cut += f", {left_out} rows left out" if (left_out := measured.metadata.get("left_out")) else ""
     return f"{measured.name}: {measured.metric} {entry['value']:.4f}, {entry['n']} items{cut} ({seconds:.1f} s)"

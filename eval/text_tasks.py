@@ -21,7 +21,7 @@ _LONG = 4 * BLOCK_BYTES
 _ARTICLE = re.compile(r"^ = [^=\n]+ = $", re.MULTILINE)  # WikiText's title lines; its sections have more equal signs
 
 
-class _MessagesTask(ConfigurableTask):
+class MessagesTask(ConfigurableTask):
     """Prompts are lists of chat messages: rendered as they stand, where lm-eval knows a single user turn only."""
 
     def fewshot_context(self, doc: Row, num_fewshot: int, chat_template: Any = None, **_: Any) -> str:  # type: ignore[override]
@@ -50,7 +50,7 @@ def text_task(name: str, task: TextTask, artifact: Artifact | None) -> Configura
         )
     kept = ["prompt", *([task.cluster] if task.cluster else [])]
     config = _gold(name, task, [{field: row[field] for field in kept} for row in rows], chat=kinds == {list})
-    return (_MessagesTask if kinds == {list} else ConfigurableTask)(config=config)
+    return (MessagesTask if kinds == {list} else ConfigurableTask)(config=config)
 
 
 def documents(texts: Sequence[str]) -> list[dict[str, str | None]]:
@@ -98,7 +98,7 @@ def _blocks(text: str) -> list[str]:
 
 
 def _bits_per_byte(name: str, docs: list[Row]) -> dict[str, Any]:
-    return _common(name, docs, chat=False, chance=None, cluster="source") | {
+    return task_config(name, docs, chat=False, chance=None, cluster="source") | {
         "output_type": "loglikelihood_rolling",
         "doc_to_target": "text",
         "metric_list": [{"metric": "bits_per_byte", "aggregation": "bits_per_byte", "higher_is_better": False}],
@@ -108,21 +108,26 @@ def _bits_per_byte(name: str, docs: list[Row]) -> dict[str, Any]:
 def _gold(name: str, task: TextTask, docs: list[Row], chat: bool) -> dict[str, Any]:
     assert task.gold is not None
     score = gold_scorer(task.gold)
-    decoding = {"do_sample": True, "temperature": task.temperature, "top_k": 0, "top_p": 1.0}
-    common = _common(name, docs, chat, chance=None, cluster=task.cluster)
+    common = task_config(name, docs, chat, chance=None, cluster=task.cluster)
     return common | {
-        "metadata": common["metadata"] | {"gold": task.gold},
+        "metadata": common["metadata"] | {"gold": task.gold, "samples": task.samples},
         "output_type": "generate_until",
         "doc_to_text": "prompt",
         "doc_to_target": "",
-        "generation_kwargs": {"until": [], "max_gen_toks": task.max_new_tokens}
-        | (decoding if task.temperature > 0 else {"do_sample": False}),
+        "generation_kwargs": decoding(task.temperature, task.max_new_tokens),
         "process_results": lambda doc, results: {"gold": score(prompt_text(doc["prompt"]), results[0])},
         "metric_list": [{"metric": "gold", "aggregation": "mean", "higher_is_better": True}],
     }
 
 
-def _common(name: str, docs: list[Row], chat: bool, chance: float | None, cluster: str | None) -> dict[str, Any]:
+def decoding(temperature: float, max_new_tokens: int, stop: Sequence[str] = ()) -> dict[str, Any]:
+    """How answers are generated, in lm-eval's words: from the whole distribution, or greedily at temperature 0."""
+    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    return {"until": list(stop), "max_gen_toks": max_new_tokens} | (sampling if temperature else {"do_sample": False})
+
+
+def task_config(name: str, docs: list[Row], chat: bool, chance: float | None, cluster: str | None) -> dict[str, Any]:
+    """What all tasks from a recipe's own rows have in lm-eval's words."""
     return {
         "task": name,
         "custom_dataset": lambda **_: {"test": datasets.Dataset.from_list(docs)},

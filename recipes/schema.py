@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
@@ -154,17 +154,30 @@ def _to_recipe_error(model: type[BaseModel], problem: Any, where: str, more: int
     return RecipeError(place, f"not valid{shown}{suffix}", message, "correct the value")
 
 
-def _fields_at(model: Any, location: Sequence[str]) -> list[str]:
-    """Names of the fields of the nested model at `location`."""
+def _fields_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:
+    """Names of the fields of the nested model at `location`; of a tagged union, those of the model with the tag in it."""
+    models = [model]
     for part in location:
-        annotation = model.model_fields[part].annotation if part in getattr(model, "model_fields", {}) else None
-        nested = [
-            a
-            for a in [annotation, *getattr(annotation, "__args__", ())]
-            if isinstance(a, type) and issubclass(a, BaseModel)
-        ]
-        model = nested[0] if nested else model
-    return list(model.model_fields)
+        tagged = [each for each in models if part in _tags(each)]
+        if len(models) > 1 and tagged:
+            models = tagged
+            continue
+        inside = [field.annotation for each in models for name, field in each.model_fields.items() if name == part]
+        models = [nested for annotation in inside for nested in _models_in(annotation)] or models
+    return list(dict.fromkeys(name for each in models for name in each.model_fields))
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models_in(inner)
+
+
+def _tags(model: type[BaseModel]) -> set[str]:
+    return {
+        value for field in model.model_fields.values() for value in get_args(field.annotation) if isinstance(value, str)
+    }
 
 
 def _apply_override(raw: dict[str, Any], override: str) -> None:

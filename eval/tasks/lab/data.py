@@ -10,18 +10,30 @@ from alignment.data.rows import prompt_text
 from alignment.lab import data
 from alignment.lab.service import gold
 
+EXAMPLES = 100  # from which those before a question are drawn
+
 
 def _skill(name: str) -> dict[str, Dataset]:
-    """Test documents of one skill: prompt, answer, choices, and `gold_choice`, the place of the answer among them."""
-    items = [row for row in data.rows("skills", "test") if row["skill"] == name]
+    """Documents of one skill, and examples from its training items: prompt, answer, choices, and `gold_choice`, the place of the
+    answer among them."""
+    return {"test": _items(name, "test"), "examples": _items(name, "train").take(EXAMPLES)}
+
+
+def _items(name: str, split: str) -> Dataset:
+    items = [row for row in data.rows("skills", split) if row["skill"] == name]
     for item in items:
         item["gold_choice"] = item["choices"].index(item["answer"]) if item["choices"] else -1
-    return {"test": Dataset.from_list(items)}
+    return Dataset.from_list(items)
 
 
 def _service(split: str) -> dict[str, Dataset]:
-    """Guests' remarks: `prompt` is the user's message."""
-    return {"test": Dataset.from_list([{"prompt": prompt_text(row["prompt"])} for row in data.rows("guests", split)])}
+    """Guests' remarks, `prompt` is the user's message; examples with the `answer` of a perfect innkeeper."""
+    examples = [
+        {"prompt": prompt_text(row["prompt"]), "answer": row["completion"][0]["content"]}
+        for row in data.rows("expert", "train")[:EXAMPLES]
+    ]
+    remarks = [{"prompt": prompt_text(row["prompt"])} for row in data.rows("guests", split)]
+    return {"test": Dataset.from_list(remarks), "examples": Dataset.from_list(examples)}
 
 
 def score_gold(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
