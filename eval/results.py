@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from alignment.core.errors import SuiteError
 from eval.config import ROLES, Comparison, Role
 from eval.items import SCHEMA, in_schema
+from eval.win_summary import JudgedCell
 
 GROUP = "group:"
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -10,6 +11,8 @@ from rich.text import Text
 
 from eval import words
 from eval.comparison import ArmComparison, Results, TaskComparison
+from eval.sequence_words import relearning_line, sequence_line
+from eval.win_words import win_line
 
 STYLES = {"forgot": "bold red", "lost": "bold red", "gained": "green", "retained": "green", "inconclusive": "yellow"}
 
@@ -64,17 +67,22 @@ def print_results(results: Results, console: Console) -> None:
     for arm in [arm for arm in arms if "contrast" in arm.kinds] or arms:
         line = words.sentence(arm, "base" in arm.kinds)
         console.print(line, markup=False, highlight=False)
+    for name, say in (("win_rates", win_line), ("sequences", sequence_line), ("relearning", relearning_line)):
+        for entry in results.data.get(name, ()):
+            console.print(say(entry), markup=False, highlight=False)
     console.print()
     console.print(verdict_table(arms))
+    for line in _distances(results.data.get("divergence", [])):
+        console.print(line, markup=False, highlight=False)
     _print_notes([*words.worst_notes(arms), *words.notes(arms, results.warnings)], console)
     scopes = dict.fromkeys(arm.scope_caption for arm in arms)
     console.print(f"\npoints = hundredths of the score; scope: {'; '.join(scopes)}", style="dim", highlight=False)
     console.print(f"report: {results.page}", soft_wrap=True, markup=False, highlight=False)
 
 
-def print_comparison(arm: ArmComparison, console: Console) -> None:
-    """What `align compare A B` shows."""
-    console.print(words.sentence(arm), markup=False, highlight=False)
+def print_comparison(arm: ArmComparison, console: Console, sentence: str = "") -> None:
+    """What `align compare A B` shows. sentence: the answer in words, where the usual ones do not fit."""
+    console.print(sentence or words.sentence(arm), markup=False, highlight=False)
     console.print()
     console.print(task_table(arm))
     _print_notes([*arm.warnings, *(f"{row.task}: {text}" for row in arm.rows for text in row.warnings)], console)
@@ -85,6 +93,16 @@ def in_reading_order(arms: Sequence[ArmComparison]) -> list[ArmComparison]:
     """The declared contrasts, then arms against their base; comparisons with a parent alone are left to the page."""
     contrasts = [arm for arm in arms if "contrast" in arm.kinds]
     return contrasts + [arm for arm in arms if arm not in contrasts and ("base" in arm.kinds or not arm.kinds)]
+
+
+def _distances(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Forward KL of every arm on the target's inputs, a line per reference."""
+    lines: dict[str, list[str]] = {}
+    for entry in entries:
+        if (entry["inputs"], entry["direction"]) == ("target", "forward"):
+            value, low, high = (words.fixed(number) for number in (entry["per_sequence"], *entry["ci"]))
+            lines.setdefault(entry["reference"], []).append(f"{entry['stage']} {value} ({low} to {high})")
+    return [f"KL from {name}, nats a target answer: {', '.join(arms)}" for name, arms in lines.items()]
 
 
 def _print_notes(notes: Sequence[str], console: Console) -> None:

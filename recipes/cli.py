@@ -118,17 +118,27 @@ def show(
 
 @app.command()
 def compare(
-    a: Annotated[str, typer.Argument(help="reference: RECIPE/STAGE of the store, a model folder, or hub:NAME")],
+    a: Annotated[
+        str,
+        typer.Argument(
+            help="reference: RECIPE/STAGE of the store, STORE/RECIPE/STAGE, a model folder, hub:NAME, or the output folder of "
+            "lm_eval --log_samples; A1,A2,A3 = the seeds of one arm"
+        ),
+    ],
     b: Annotated[str, typer.Argument(help="the other one")],
-    tasks: Annotated[str, typer.Option(help="tasks for models that are not evaluated yet, separated by commas")] = "",
+    tasks: Annotated[
+        str, typer.Option(help="tasks to measure models on, or to pick of what is measured, separated by commas")
+    ] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="only the first so many items of each task")] = None,
     margin: Annotated[float, typer.Option(help="the loss that counts as none")] = 0.05,
+    metric: Annotated[str | None, typer.Option(help="of lm-eval's logs: compare by this one, such as acc_norm")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object instead of a table")] = False,
     store: StoreFolder = _RUNS,
 ) -> None:
     """Are two models really different? Paired, with intervals and a verdict."""
     from recipes.compare import compare_two
 
-    compare_two(a, b, [task for task in tasks.split(",") if task], limit, margin, store, out)
+    compare_two(a, b, [task for task in tasks.split(",") if task], limit, margin, store, out, metric, as_json)
 
 
 def _externals(store: Path):

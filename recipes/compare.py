@@ -1,9 +1,11 @@
-"""`align compare A B`: are two models really different? For finished stages of the store, model folders and hub names."""
+"""`align compare A B`: are two models really different? For finished stages of a store, model folders, hub names, and the logs
+of lm-eval's own command line."""
 
 from __future__ import annotations
 
+import json
 import math
-import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,39 +13,48 @@ from typing import Any
 
 from rich.console import Console
 
-from alignment.core.artifact import digest_of
 from alignment.core.errors import RecipeError
 from alignment.core.store import Store
-from eval.config import Comparison
-from eval.results import MeasuredModel
+from eval import words
+from eval.comparison import ArmComparison
+from eval.config import Comparison, Role
+from eval.lm_eval_logs import Imported, import_logs
+from eval.results import MeasuredModel, plain
 from recipes.check import check_recipe
 from recipes.estimate import Estimate
 from recipes.external import Externals
 from recipes.live import LiveDisplay
-from recipes.plan import EVALUATE, make_plan
+from recipes.plan import make_plan
 from recipes.report import measured_models
 from recipes.runner import default_jobs, run_cells
 from recipes.schema import parse_recipe
+from recipes.sides import Side, find_side, with_short_names
 
-Found = tuple[Path, dict[str, Any]]  # a finished cell: folder and manifest
+Arm = list[MeasuredModel]
 
 
 @dataclass(frozen=True)
-class Side:
-    """One arm. models: its checkpoints by seed. evaluations: those that the store already holds, by seed.
-    others: how many other configurations of the stage the store holds."""
+class Measured:
+    """Both arms; of imported logs also their groups of tasks, and what is to be known about them."""
 
-    name: str
-    models: dict[int, dict[str, str]]
-    evaluations: dict[int, Path]
-    others: int = 0
+    reference: Arm
+    new: Arm
+    groups: Mapping[str, Sequence[str]]
+    notes: Sequence[str]
 
 
 def compare_two(
-    a: str, b: str, tasks: Sequence[str], limit: int | None, margin: float, root: Path, out: Console
+    a: str,
+    b: str,
+    tasks: Sequence[str],
+    limit: int | None,
+    margin: float,
+    root: Path,
+    out: Console,
+    metric: str | None = None,
+    as_json: bool = False,
 ) -> None:
-    """Print the paired comparison of `b` with the reference `a`."""
-    from eval.compare import compare_models
+    """Print the paired comparison of `b` with the reference `a`, or write it as one JSON object."""
     from eval.terminal import print_comparison
 
     if limit is not None and not tasks:
@@ -53,112 +64,135 @@ def compare_two(
             "--margin", f"{margin} is no loss", "a finite number, at least 0", "for example --margin 0.05"
         )
     store = Store(root)
-    sides = _with_short_names([_side(name, store) for name in (a, b)])
-    for side in sides:
-        if side.others:
-            out.print(f"{side.name}: the newest configuration is compared; the store holds {side.others} more")
-    if tasks:
-        reference, new = _evaluate(sides, tasks, limit, store, out)
+    reference, new = with_short_names([find_side(name, store) for name in (a, b)])
+    if metric is not None and not (reference.logs or new.logs):
+        raise RecipeError("--metric", "chooses among the metrics of lm-eval's logs", "folders of logs", "leave it out")
+    with tempfile.TemporaryDirectory() as scratch:
+        if reference.models and new.models and tasks:
+            progress = Console(stderr=True) if as_json else out
+            measured, named = _evaluate(reference, new, tasks, limit, store, progress), ()
+        else:
+            measured, named = _finished(reference, new, tasks, limit, metric, Path(scratch)), tasks
+        arm = _compared(measured, named, margin)
+    if as_json:
+        print(json.dumps(plain(_as_json(arm)), indent=1, allow_nan=False))
     else:
-        reference, new = (_finished(side) for side in sides)
-    metrics = {items.metric for model in (*reference, *new) for items in model.tasks.values()}
+        print_comparison(arm, out, _sentence(arm))
+
+
+def _compared(measured: Measured, tasks: Sequence[str], margin: float) -> ArmComparison:
+    """tasks: those that the user named, corrected as declared ones; none = all that both sides have."""
+    from eval.compare import compare_models
+
+    everyone = [*measured.reference, *measured.new]
+    metrics = {items.metric for model in everyone for items in model.tasks.values()}
     comparison = Comparison(margin=dict.fromkeys(metrics, margin))
-    print_comparison(compare_models(reference, new, comparison), out)
+    wanted = list(dict.fromkeys(task for name in tasks for task in measured.groups.get(name, (name,))))
+    roles: dict[str, Role] | None = {task: _role(task, everyone) for task in wanted} or None
+    arm = compare_models(measured.reference, measured.new, comparison, roles)
+    groups = []
+    shown = {row.task for row in arm.rows}
+    for name, members in measured.groups.items():
+        inside = [task for task in members if task in shown]
+        if 1 < len(inside) < len(shown):  # a group of all of them is there already
+            together: dict[str, Role] = dict.fromkeys(inside, "target")
+            part = compare_models(measured.reference, measured.new, comparison, together)
+            groups += [replace(row, task=f"group:{name}") for row in part.groups]
+    return replace(arm, groups=(*arm.groups, *groups), warnings=(*measured.notes, *arm.warnings))
 
 
-def _side(name: str, store: Store) -> Side:
-    """What `name` means: hub:NAME, a model folder, or RECIPE/STAGE of the store: its newest configuration, at every seed."""
-    if name.startswith("hub:"):
-        return Side(name, {0: {"hub": name.removeprefix("hub:")}}, {})
-    if (Path(name) / "config.json").is_file() and any(Path(name).glob("*.safetensors")):
-        return Side(name, {0: {"path": name}}, {})
-    cells = sorted(store.manifests(), key=lambda cell: cell[1]["provenance"]["started"])
-    made = {manifest["digest"]: manifest for _, manifest in cells}
-    named = [cell for cell in cells if _stage(cell[1]) == name]
-    models, others = _newest([cell for cell in named if cell[1]["kind"] == "model"], made)
-    digests = {manifest["digest"] for _, manifest in models}
-    measured = [cell for cell in named if cell[1]["kind"] == "evaluation"]
-    if models:  # a pretrained stage has none
-        measured = [cell for cell in measured if cell[1]["inputs"]["model"] in digests]
-    evaluations, more = _newest(measured, made)
-    if not models and not evaluations:
-        known = {_stage(manifest) for _, manifest in cells}
-        remedy = f"the store has: {', '.join(sorted(known))}" if known else f"the store {store.root} is empty"
-        raise RecipeError(
-            name,
-            "neither a model folder nor a finished stage",
-            "RECIPE/STAGE, a folder with config.json and safetensors, or hub:NAME",
-            remedy,
-        )
-    return Side(
-        name,
-        {_seed(manifest): {"path": str(folder)} for folder, manifest in models},
-        {_seed(manifest): folder for folder, manifest in evaluations},
-        others or more,
+def _role(task: str, models: Sequence[MeasuredModel]) -> Role:
+    for model in models:
+        if task not in model.tasks:
+            known = ", ".join(model.tasks)
+            raise RecipeError(
+                f"--tasks {task}", f"{model.name} was not measured on it", f"one of {known}", "correct it"
+            )
+    return models[0].tasks[task].about.get("role", "retained")
+
+
+def _sentence(arm: ArmComparison) -> str:
+    """The answer where nobody said what was to be kept or gained: is one better than the other?"""
+    row = arm.headline("target")
+    if row is None or {other.role for other in arm.rows} != {"target"}:
+        return ""
+    change = (
+        f"{words.signed(row.metric, row.delta)}, {words.interval(row.metric, row.estimate.ci95)}; {words.basis(row)}"
     )
+    match row.verdict.word:
+        case "gained":
+            return f"{arm.new} does better than {arm.reference} ({change})."
+        case "lost":
+            return f"{arm.new} does worse than {arm.reference} ({change})."
+        case "unchanged":
+            return f"{arm.new} does as well as {arm.reference} ({change})."
+    return f"Whether {arm.new} does better than {arm.reference} is open ({change})."
 
 
-def _stage(manifest: Mapping[str, Any]) -> str:
-    return f"{manifest['recipe']}/{manifest['stage'].removeprefix(EVALUATE)}"
+def _as_json(arm: ArmComparison) -> dict[str, Any]:
+    """Rows as in `results.json`."""
+    return {
+        "reference": arm.reference,
+        "new": arm.new,
+        "seeds": list(arm.seeds),
+        "scope": arm.scope_caption,
+        "comparisons": [row.as_json() for row in (*arm.rows, *arm.groups)],
+        "warnings": list(arm.warnings),
+    }
 
 
-def _seed(manifest: Mapping[str, Any]) -> int:
-    return int(match[1]) if (match := re.search(r"-seed(\d+)$", manifest["label"])) else 0
-
-
-def _newest(cells: Sequence[Found], made: Mapping[str, Mapping[str, Any]]) -> tuple[list[Found], int]:
-    """Of cells in order of their start, those made in the same way as the last, and how many other ways there are. Seeds of two
-    configurations together would be no method's result."""
-    ways = [_way(manifest["identity"], made) for _, manifest in cells]
-    return [cell for cell, way in zip(cells, ways, strict=True) if way == ways[-1]], max(0, len(set(ways)) - 1)
-
-
-def _way(identity: Mapping[str, Any], made: Mapping[str, Mapping[str, Any]]) -> str:
-    """Digest of how a cell is made whatever the seed, its inputs included."""
-
-    def seedless(value: Any) -> Any:
-        if isinstance(value, list):
-            return [seedless(child) for child in value]
-        if not isinstance(value, dict):
-            return value
-        source = made.get(value["stage"]) if isinstance(value.get("stage"), str) else None
-        return {key: seedless(child) for key, child in value.items()} | (
-            {"stage": _way(source["identity"], made)} if source else {}
+def _finished(a: Side, b: Side, tasks: Sequence[str], limit: int | None, metric: str | None, scratch: Path) -> Measured:
+    """What is already measured, on both sides. Logs are imported into `scratch`."""
+    if limit is not None:
+        what = "finished measurements are compared as they are"
+        raise RecipeError("--limit", what, "models on both sides", "leave it out")
+    arms: list[Arm] = []
+    imported: list[Imported] = []
+    for number, side in enumerate((a, b)):
+        folders = dict(side.evaluations)
+        for seed, path in side.logs.items():
+            folders[seed] = scratch / f"{number}-{seed}"
+            imported.append(import_logs(path, folders[seed], metric))
+        if not folders:
+            what, expected = "is not evaluated yet", "finished evaluations, or tasks to evaluate on"
+            raise RecipeError(side.name, what, expected, "add --tasks lab_facts,lab_add")
+        arms.append(
+            [
+                MeasuredModel(side.name, seed, None, "", folder, {}, None, folder.name)
+                for seed, folder in sorted(folders.items())
+            ]
         )
-
-    return digest_of({key: seedless(value) for key, value in identity.items() if key != "seed"})
-
-
-def _with_short_names(sides: Sequence[Side]) -> list[Side]:
-    """The last part of each name, as long as that tells them apart."""
-    short = [Path(side.name.removeprefix("hub:")).name for side in sides]
-    return (
-        [replace(side, name=name) for side, name in zip(sides, short, strict=True)]
-        if len(set(short)) == 2
-        else list(sides)
-    )
+    for model in (*arms[0], *arms[1]):
+        _ = model.tasks  # read while `scratch` is there
+    groups = {name: members for logs in imported for name, members in logs.groups.items()}
+    return Measured(arms[0], arms[1], groups, [*_other_configurations(a, b), *_import_notes(imported)])
 
 
-def _finished(side: Side) -> list[MeasuredModel]:
-    if not side.evaluations:
-        raise RecipeError(
-            side.name,
-            "is not evaluated yet",
-            "finished evaluations, or tasks to evaluate on",
-            "add --tasks lab_facts,lab_add",
+def _import_notes(imported: Sequence[Imported]) -> list[str]:
+    notes = [note for logs in imported for note in logs.notes]
+    contexts = sorted({logs.context for logs in imported if logs.context})
+    if len(contexts) > 1:
+        sizes = " and ".join(map(str, contexts))
+        notes.append(
+            f"the models read {sizes} tokens: longer prompts were cut for one of them, which the logs do not tell"
         )
+    return list(dict.fromkeys(notes))
+
+
+def _other_configurations(*sides: Side) -> list[str]:
     return [
-        MeasuredModel(side.name, seed, None, "", folder, {}, None, folder.name)
-        for seed, folder in sorted(side.evaluations.items())
+        f"{side.name}: the newest configuration is compared; the store holds {side.others} more"
+        for side in sides
+        if side.others
     ]
 
 
-def _evaluate(
-    sides: Sequence[Side], tasks: Sequence[str], limit: int | None, store: Store, out: Console
-) -> tuple[list[MeasuredModel], list[MeasuredModel]]:
+def _evaluate(a: Side, b: Side, tasks: Sequence[str], limit: int | None, store: Store, out: Console) -> Measured:
     """Measure both sides on `tasks` through the same cells, cache and settings as a recipe's evaluation."""
     names = {
-        f"{'ab'[i]}{seed}": (i, seed, model) for i, side in enumerate(sides) for seed, model in side.models.items()
+        f"{letter}{seed}": (letter, seed, model)
+        for letter, side in (("a", a), ("b", b))
+        for seed, model in side.models.items()
     }
     raw = {
         "name": "compare",
@@ -173,10 +207,9 @@ def _evaluate(
         outcome = run_cells(plan.cells, store, recipe.name, display, jobs)
     for error in outcome.errors.values():
         raise error
-    arms: tuple[list[MeasuredModel], list[MeasuredModel]] = ([], [])
+    arms: dict[str, Arm] = {"a": [], "b": []}
     for measured in measured_models(plan, store):
-        side, seed, _ = names[measured.stage]
-        arms[side].append(
-            MeasuredModel(sides[side].name, seed, None, "", measured.evaluation, {}, None, measured.weights_digest)
-        )
-    return arms
+        letter, seed, _ = names[measured.stage]
+        name = (a if letter == "a" else b).name
+        arms[letter].append(replace(measured, stage=name, seed=seed, parent=None, method="", training={}, metrics=None))
+    return Measured(arms["a"], arms["b"], {}, _other_configurations(a, b))

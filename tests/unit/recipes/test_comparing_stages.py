@@ -10,7 +10,8 @@ from rich.console import Console
 from alignment.core.artifact import digest_of
 from alignment.core.errors import ModelError, RecipeError
 from alignment.core.store import Store
-from recipes.compare import _side, compare_two
+from recipes.compare import compare_two
+from recipes.sides import find_side
 from recipes.wiring import require_same_tokens
 
 
@@ -40,7 +41,7 @@ def test_seeds_of_two_configurations_are_not_one_arm(tmp_path):
         put(store, 10 + seed, "evaluate:sft", seed, "evaluation", {"model": old[seed]})
     new = put(store, 20, "sft", 0, steps=20)
     measured = put(store, 21, "evaluate:sft", 0, "evaluation", {"model": new})
-    side = _side("r/sft", store)
+    side = find_side("r/sft", store)
     assert side.models == {0: {"path": str(folder(store, new))}}
     assert side.evaluations == {0: folder(store, measured)}
     assert side.others == 1
@@ -50,18 +51,18 @@ def test_seeds_of_one_configuration_are_one_arm_unless_their_inputs_were_made_ot
     store = Store(tmp_path)
     rewards = [put(store, seed, "reward", seed, epochs=1) for seed in range(2)]
     both = [put(store, 10 + seed, "ppo", seed, inputs={"reward": rewards[seed]}) for seed in range(2)]
-    side = _side("r/ppo", store)
+    side = find_side("r/ppo", store)
     assert side.models == {seed: {"path": str(folder(store, both[seed]))} for seed in range(2)} and side.others == 0
     better = put(store, 20, "reward", 0, epochs=2)
     last = put(store, 21, "ppo", 0, inputs={"reward": better})
-    side = _side("r/ppo", store)
+    side = find_side("r/ppo", store)
     assert side.models == {0: {"path": str(folder(store, last))}} and side.others == 1
 
 
 def test_a_folder_without_weights_is_no_model(tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(RecipeError, match="neither a model folder nor a finished stage"):
-        _side(str(tmp_path), Store(tmp_path / "runs"))
+    with pytest.raises(RecipeError, match="names nothing that can be compared"):
+        find_side(str(tmp_path), Store(tmp_path / "runs"))
 
 
 @pytest.mark.parametrize(
@@ -90,3 +91,13 @@ def test_a_reward_model_with_other_token_ids_is_refused(tmp_path, tiny_folder):
     (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(ModelError, match="2 tokens have another id"):
         require_same_tokens(tiny_folder, tmp_path)
+
+
+def test_a_stage_of_another_store_is_named_by_its_path(tmp_path):
+    store = Store(tmp_path / "theirs")
+    model = put(store, 0, "sft", 0)
+    put(store, 1, "evaluate:sft", 0, "evaluation", {"model": model})
+    side = find_side(str(tmp_path / "theirs" / "r" / "sft"), Store(tmp_path / "ours"))
+    assert side.models == {0: {"path": str(folder(store, model))}} and list(side.evaluations) == [0]
+    with pytest.raises(RecipeError, match="names nothing that can be compared"):
+        find_side(str(tmp_path / "theirs" / "r" / "ppo"), Store(tmp_path / "ours"))
