@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
@@ -39,7 +40,7 @@ def compare_models(
     sides were not measured alike.
     """
     comparison, pairs = comparison or Comparison(), pair_seeds(a, b)
-    correction: Correction = "holm" if roles is not None else "fdr_bh"
+    correction: Literal["holm", "fdr_bh"] = "holm" if roles is not None else "fdr_bh"
     warnings = _arm_warnings(pairs)
     if roles is None:
         roles, left_out = _shared_tasks(pairs)
@@ -263,11 +264,14 @@ def _judged(row: TaskComparison, p_adjusted: float, correction: Correction) -> T
     )
 
 
-def _corrected(rows: Sequence[TaskComparison], correction: Correction) -> list[TaskComparison]:
+def _corrected(rows: Sequence[TaskComparison], correction: Literal["holm", "fdr_bh"]) -> list[TaskComparison]:
     """Extra tasks are explored: they are a family of their own, so that naming one costs the declared tasks no power."""
     declared = [row for row in rows if row.role != "extra"]
     explored = [row for row in rows if row.role == "extra"]
-    families: list[tuple[list[TaskComparison], Correction]] = [(declared, correction), (explored, "fdr_bh")]
+    families: list[tuple[list[TaskComparison], Literal["holm", "fdr_bh"]]] = [
+        (declared, correction),
+        (explored, "fdr_bh"),
+    ]
     judged = []
     for family, method in families:
         adjusted = statistics.adjust([row.p for row in family], method)

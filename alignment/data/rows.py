@@ -36,7 +36,7 @@ def load_rows(
     elif ref.lab is not None:
         from alignment.lab import data as lab
 
-        if ref.lab not in lab.NAMES:
+        if not lab.known(ref.lab):
             raise DataError(
                 where, f"the lab has no data set {ref.lab!r}", f"one of {', '.join(lab.NAMES)}", "correct the name"
             )

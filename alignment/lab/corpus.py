@@ -4,7 +4,7 @@ between guests and the innkeeper. No chat markers: these come with the target ta
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from alignment.lab import service, skills, world
@@ -39,10 +39,14 @@ class Document:
         return f"{self.prompt} {self.answer}"
 
 
-def documents(split: str, seed: int) -> Iterator[Document]:
-    """An endless stream of documents. Facts are stated in every split: only questions about them are held out."""
+def documents(split: str, seed: int, leave_out: Collection[str] = ()) -> Iterator[Document]:
+    """An endless stream of documents. Facts are stated in every split: only questions about them are held out.
+
+    leave_out: skills that are never shown; the rest keep their weights.
+    """
     rng = random.Random(f"{split} {seed}")
-    kinds, weights = list(MIXTURE), list(MIXTURE.values())
+    kinds = [kind for kind in MIXTURE if kind not in leave_out]
+    weights = [MIXTURE[kind] for kind in kinds]
     while True:
         for kind in rng.choices(kinds, weights, k=1000):
             yield _document(kind, split, rng)

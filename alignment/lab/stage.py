@@ -32,7 +32,7 @@ def run(config: PretrainConfig, inputs: Mapping[str, Artifact], context: Context
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.05, fused=True
     )
-    documents = corpus.documents("train", context.seed_for("documents"))
+    documents = corpus.documents("train", context.seed_for("documents"), config.leave_out)
     pad_id = SPECIAL.index(PAD)
     packed = islice(pack(encode(documents, tokenizer), config.batch_tokens // ROW_TOKENS), config.steps)
     step, tokens, losses = _resume(model, optimizer, context)
