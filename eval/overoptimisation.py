@@ -1,9 +1,10 @@
 """Over-optimisation: how the learned reward (proxy) and the exact score (gold) move with the distance from the start.
 
 Gao, Schulman and Hilton (arXiv 2210.10760): with d = sqrt(KL) of policy and start, in nats a sequence, reinforcement
-learning gains R(d) = d (a - b log d). Gold at the start is not known exactly either, so it is fitted beside a and b:
-gold(d) = start + d (a - b log d), by least squares, with intervals from a bootstrap over whole training runs. For
-b > 0 the curve turns down at d = exp(a / b - 1).
+learning gains R(d) = d (a - b log d) over the start's score. a and b are fitted by least squares to each run's gold less
+its gold at the first step, with intervals from a bootstrap over whole runs. For b > 0 the curve turns down at
+d = exp(a / b - 1). The form is not a law (a gold score with a floor flattens where the curve goes on falling), so it
+stands beside a free curve: the mean gold in equal stretches of distance.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 Interval = tuple[float, float]
 KL, PROXY, GOLD = "rollout/kl", "rollout/score", "rollout/gold"
 REPLICATES = 2000
+BINS = 20  # of the free curve
 STRETCHES = 12  # a run's best and last value are means over a twelfth of it, or the luckiest batch would win
 
 
@@ -50,28 +52,37 @@ class Run:
 
 @dataclass(frozen=True)
 class Fit:
-    """gold(d) = start + d (a - b log d). r2: the share of gold's variance that it explains. turn: where it is highest,
-    None if that is not inside the distances seen; turn_seen: in how many of the bootstrap's curves it is."""
+    """gold(d) = start + d (a - b log d), start being the runs' mean gold at their first step.
+
+    r2, r2_free: the share of the variance of gold's gain that the curve, and that the means in BINS stretches, explain.
+    furthest: the largest distance seen. turn: where the curve is highest, None if that is not inside the distances seen;
+    turn_seen: in what share of the bootstrap's curves it is. means: distance and gold of each stretch, as seen.
+    """
 
     start: float
     a: float
     b: float
-    start_ci: Interval
     a_ci: Interval
     b_ci: Interval
     r2: float
+    r2_free: float
     furthest: float
     turn: float | None
     turn_ci: Interval | None
     turn_seen: float
+    means: tuple[tuple[float, float], ...]
+
+    @property
+    def highest(self) -> tuple[float, float]:
+        """Distance and gold of the best stretch."""
+        return max(self.means, key=lambda mean: mean[1])
 
     def at(self, distance: np.ndarray) -> np.ndarray:
         """Fitted gold at distances `[n]`."""
-        return _design(np.asarray(distance, float)) @ np.array([self.start, self.a, self.b])
+        return self.start + _design(np.asarray(distance, float)) @ np.array([self.a, self.b])
 
     def as_json(self) -> dict[str, Any]:
-        names = ("start", "a", "b", "start_ci", "a_ci", "b_ci", "r2", "furthest", "turn", "turn_ci", "turn_seen")
-        return {name: list(value) if isinstance(value := getattr(self, name), tuple) else value for name in names}
+        return vars(self) | {"highest": self.highest}
 
 
 @dataclass(frozen=True)
@@ -103,29 +114,51 @@ def overoptimisation(models: Sequence[MeasuredModel]) -> list[Overoptimisation]:
     return [Overoptimisation(tuple(runs)), *entries] if len(arms) > 1 else entries
 
 
-def fit_gold(runs: Sequence[tuple[np.ndarray, np.ndarray]], *, replicates: int = REPLICATES, seed: int = 0) -> Fit | None:
-    """Least squares over the points of all runs, (distance `[n]`, gold `[n]`) each; percentile intervals from a
+def fit_gold(
+    runs: Sequence[tuple[np.ndarray, np.ndarray]], *, replicates: int = REPLICATES, seed: int = 0
+) -> Fit | None:
+    """Least squares over the points of all runs, (distance `[n]`, gold `[n]`) each, by step; percentile intervals from a
     bootstrap that draws whole runs, since the steps of one run depend on each other. None for fewer than two runs, or
-    where the distances cannot tell the three parameters apart."""
+    where the distances cannot tell the two parameters apart."""
     if len(runs) < 2:
         return None
-    designs = [_design(distance) for distance, _ in runs]
+    designs, gains = [_design(distance) for distance, _ in runs], [gold - gold[0] for _, gold in runs]
     squares = np.stack([design.T @ design for design in designs])
-    products = np.stack([design.T @ gold for design, (_, gold) in zip(designs, runs, strict=True)])
+    products = np.stack([design.T @ gain for design, gain in zip(designs, gains, strict=True)])
     best = _solve(squares.sum(0)[None], products.sum(0)[None])
     if not len(best):
         return None
     drawn = np.random.default_rng(seed).multinomial(len(runs), np.full(len(runs), 1 / len(runs)), size=replicates)
     draws = _solve(np.einsum("rk,kij->rij", drawn, squares), drawn @ products)
-    start, a, b = best[0].tolist()
-    furthest = max(float(distance.max()) for distance, _ in runs)
-    turns = np.array([_turn(a, b, math.inf) for _, a, b in draws.tolist()])
-    seen = turns[turns < furthest]
-    turn = _turn(a, b, furthest)
-    intervals = [_percentiles(column) for column in draws.T]
-    r2 = _explained(np.concatenate(designs) @ best[0], np.concatenate([gold for _, gold in runs]))
-    turn_ci = _percentiles(seen) if turn is not None and len(seen) else None
-    return Fit(start, a, b, *intervals, r2, furthest, turn, turn_ci, len(seen) / max(len(turns), 1))
+    a, b = best[0].tolist()
+    distances, gain = np.concatenate([distance for distance, _ in runs]), np.concatenate(gains)
+    start, furthest = float(np.mean([gold[0] for _, gold in runs])), float(distances.max())
+    turns = np.array([_turn(*draw) for draw in draws.tolist()])
+    seen, turn = turns[turns < furthest], _turn(a, b)
+    middles, means, free = _free_curve(distances, gain)
+    return Fit(
+        start=start,
+        a=a,
+        b=b,
+        a_ci=_percentiles(draws[:, 0]),
+        b_ci=_percentiles(draws[:, 1]),
+        r2=_explained(np.concatenate(designs) @ best[0], gain),
+        r2_free=_explained(free, gain),
+        furthest=furthest,
+        turn=turn if turn < furthest else None,
+        turn_ci=_percentiles(seen) if turn < furthest and len(seen) else None,
+        turn_seen=len(seen) / len(turns),
+        means=tuple(zip(middles.tolist(), (start + means).tolist(), strict=True)),
+    )
+
+
+def _free_curve(distance: np.ndarray, gain: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean distance and mean gain of each of BINS equal stretches that has points, and each point's mean `[n]`."""
+    stretch = np.minimum((distance / distance.max() * BINS).astype(int), BINS - 1)
+    _, index = np.unique(stretch, return_inverse=True)
+    counts = np.bincount(index)
+    middles, means = np.bincount(index, distance) / counts, np.bincount(index, gain) / counts
+    return middles, means, means[index]
 
 
 def _run(stage: str, seed: int, rows: Sequence[Mapping[str, Any]]) -> Run | None:
@@ -139,21 +172,20 @@ def _run(stage: str, seed: int, rows: Sequence[Mapping[str, Any]]) -> Run | None
 
 
 def _design(distance: np.ndarray) -> np.ndarray:
-    """`[n, 3]`: the columns of start, a and b; d log d is 0 at 0."""
+    """`[n, 2]`: the columns of a and b; d log d is 0 at 0."""
     logs = np.log(np.where(distance > 0, distance, 1.0))
-    return np.stack([np.ones_like(distance), distance, -distance * logs], axis=1)
+    return np.stack([distance, -distance * logs], axis=1)
 
 
 def _solve(squares: np.ndarray, products: np.ndarray) -> np.ndarray:
-    """Normal equations `[R, 3, 3]`, `[R, 3]`, those of full rank, solved: `[<=R, 3]`."""
-    full = np.linalg.matrix_rank(squares, hermitian=True, rtol=1e-10) == 3
+    """Normal equations `[R, 2, 2]`, `[R, 2]`, those of full rank, solved: `[<=R, 2]`."""
+    full = np.linalg.matrix_rank(squares, hermitian=True, rtol=1e-10) == 2
     return np.linalg.solve(squares[full], products[full][..., None])[..., 0]
 
 
-def _turn(a: float, b: float, furthest: float) -> float | None:
-    """The maximum of the curve: a - b (log d + 1) = 0. None without one before `furthest`; infinity if that is infinite."""
-    turn = math.exp(min(a / b - 1, 700.0)) if b > 0 else math.inf
-    return turn if turn < furthest or math.isinf(furthest) else None
+def _turn(a: float, b: float) -> float:
+    """The maximum of the curve: a - b (log d + 1) = 0; infinity where it has none."""
+    return math.exp(min(a / b - 1, 700.0)) if b > 0 else math.inf
 
 
 def _percentiles(values: np.ndarray) -> Interval:

@@ -25,7 +25,7 @@ def unit(metric: str) -> str:
 
 def value(metric: str, number: float | None) -> str:
     """61.5 for an accuracy of .615, 1.103 for bits per byte."""
-    return "–" if number is None else f"{number * scale(metric):.{_digits(metric)}f}".replace("-", MINUS)
+    return fixed(None if number is None else number * scale(metric), _digits(metric))
 
 
 def signed(metric: str, number: float | None) -> str:

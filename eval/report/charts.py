@@ -5,6 +5,7 @@ Every figure takes its width from the page and its colours from CSS variables; l
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,7 +55,7 @@ def tips(fields: Mapping[str, str], format: str = "+.2f") -> list[alt.Tooltip]:
     return [alt.Tooltip(f"{field}:Q", title=title, format=format) for field, title in fields.items()]
 
 
-def finish(chart: alt.Chart | alt.LayerChart, height: int) -> Spec:
+def finish(chart: alt.Chart | alt.LayerChart | alt.FacetChart, height: int) -> Spec:
     """The specification in the page's own look, as wide as its place."""
     axis = {
         "labelColor": "currentColor", "titleColor": "currentColor", "domainColor": "currentColor", "tickColor": "currentColor",
@@ -65,4 +66,17 @@ def finish(chart: alt.Chart | alt.LayerChart, height: int) -> Spec:
     sized = chart.properties(
         width="container", height=height, background="transparent", autosize={"type": "fit-x", "contains": "padding"}
     )
-    return sized.configure(font=FONT, view={"stroke": None}, axis=axis, text={"font": FONT, "fontSize": 12}).to_dict()
+    looked = sized.configure(font=FONT, view={"stroke": None}, axis=axis, text={"font": FONT, "fontSize": 12})
+    return _with_data_once(looked.to_dict(validate=False))  # checking every number against the schema takes seconds
+
+
+def _with_data_once(spec: Spec) -> Spec:
+    """Layers that draw the same numbers name them instead of repeating them."""
+    names: dict[str, str] = {}
+    datasets: dict[str, Any] = {}
+    for layer in spec.get("layer", ()):
+        values = layer.get("data", {}).get("values")
+        if values is not None:
+            name = names.setdefault(json.dumps(values), f"data-{len(names)}")
+            datasets[name], layer["data"] = values, {"name": name}
+    return spec | {"datasets": datasets} if datasets else spec

@@ -50,7 +50,9 @@ def arms_of(stages: Sequence[tuple[str, str | None]]) -> dict[str, Arm]:
         if parent is None:
             arms[name] = Arm(name, "var(--arm-0)", "circle")
         else:
-            shape = SHAPES[(colored + 1 + colored // PALETTE) % len(SHAPES)]  # a colour that comes again has another shape
+            shape = SHAPES[
+                (colored + 1 + colored // PALETTE) % len(SHAPES)
+            ]  # a colour that comes again has another shape
             arms[name] = Arm(name, f"var(--arm-{colored % PALETTE + 1})", shape)
             colored += 1
     return arms

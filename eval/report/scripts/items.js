@@ -26,6 +26,7 @@
       const gain = task.up ? after - before : before - after;
       return gain < 0 ? "worse" : gain > 0 ? "better" : "same";
     }
+    const size = ({ before, after }) => Math.abs(after[0] - before[0]);
     const CHANGES = { 11: "1→1", 10: "1→0", "01": "0→1", "00": "0→0" };
     const WORSE = { 10: "worse", "01": "better" };
 
@@ -45,6 +46,7 @@
             before: [scores[old], answers[old]], after: [scores[now], answers[now]] });
         });
       }
+      found.sort((a, b) => size(b) - size(a));  // stable: equal changes keep their order
       shown = 0;
       list.replaceChildren();
       count.textContent = `${found.length.toLocaleString("en")} found (an item counts once for each seed)`;

@@ -52,7 +52,7 @@ def section(page: Page) -> Section | None:
     total = sum(len(models[0].tasks[task].keys) for task in tasks)
     document = {
         "pairs": pairs,
-        "tasks": [{"name": task, **_reading(models[0].tasks[task])} for task in tasks],
+        "tasks": [{"name": task, **_reading([model.tasks[task] for model in models])} for task in tasks],
         "texts": texts.all,
         "items": rows,
     }
@@ -71,21 +71,25 @@ def _pair(reference: str, new: str, seeds: Sequence[int], models: Sequence[Measu
     return {"reference": reference, "new": new, "seeds": list(seeds), "sides": sides}
 
 
-def _reading(items: TaskItems) -> dict[str, Any]:
-    """How the page reads the task's scores: right and wrong for 0/1, else more or less."""
-    bits = items.metric == words.BITS
-    binary = not bits and bool(np.isin(items.scores, (0.0, 1.0)).all())
-    return {"unit": "bits per byte" if bits else items.metric.replace("_", " "), "binary": binary, "up": items.higher_is_better}
+def _reading(sides: Sequence[TaskItems]) -> dict[str, Any]:
+    """How the page reads the task's scores: right and wrong where all are 0 or 1, else more or less."""
+    items, bits = sides[0], sides[0].metric == words.BITS
+    binary = not bits and all(np.isin(side.scores, (0.0, 1.0)).all() for side in sides)
+    return {
+        "unit": "bits per byte" if bits else items.metric.replace("_", " "),
+        "binary": binary,
+        "up": items.higher_is_better,
+    }
 
 
 def _rows(page: Page, tasks: Sequence[str], texts: Texts) -> Iterator[list[Any]]:
     """Rows [task, prompt, right answer, score of each model, answer of each model]; texts by number."""
     streams = [_task_rows(page.report.models, task, number, texts) for number, task in enumerate(tasks)]
     in_turn = chain.from_iterable(zip_longest(*streams))
-    for count, row in enumerate(row for row in in_turn if row is not None):
+    for count, row in enumerate((row for row in in_turn if row is not None), start=1):
+        yield row
         if count >= MOST or texts.size >= TEXTS:
             return
-        yield row
 
 
 def _task_rows(models: Sequence[MeasuredModel], task: str, number: int, texts: Texts) -> Iterator[list[Any]]:

@@ -53,17 +53,24 @@ def _scatter(page: Page, entry: Overoptimisation, points: list[dict[str, Any]], 
     """A mark per stretch of training; for gold the fitted curve and a line where it turns down."""
     color, shape = by_arm(entry.arms, page.looks)
     x = alt.X("distance:Q", title=DISTANCE, axis=alt.Axis(tickCount=6))
-    y = alt.Y("value:Q", title=title, axis=alt.Axis(tickCount=5), scale=alt.Scale(zero=False))
+    seen = [point["value"] for point in points]  # the fitted curve may leave what gold can be
+    scale = alt.Scale(domain=[min(seen), max(seen)], nice=True)
+    y = alt.Y("value:Q", title=title, axis=alt.Axis(tickCount=5), scale=scale)
     marks = alt.Chart(alt.Data(values=points)).mark_point(size=26, opacity=0.6)
     tooltip = ["arm:N", "seed:Q", *tips({"distance": "√KL", "value": title}, ".3f")]
     layers: list[alt.Chart] = [marks.encode(x, y, color, shape, tooltip=tooltip)]
     if with_fit and entry.fit:
+        means = [{"distance": d, "value": v} for d, v in entry.fit.means]
+        free = alt.Chart(alt.Data(values=means)).mark_line(color="currentColor", strokeWidth=1, opacity=0.55)
+        layers.append(free.encode(x, y))
         grid = np.linspace(0, entry.fit.furthest, 80)
         curve = [{"distance": d, "value": v} for d, v in zip(grid.tolist(), entry.fit.at(grid).tolist(), strict=True)]
-        line = alt.Chart(alt.Data(values=curve)).mark_line(color="currentColor", strokeWidth=1.6, opacity=0.8, clip=True)
+        line = alt.Chart(alt.Data(values=curve)).mark_line(
+            color="currentColor", strokeWidth=1.6, opacity=0.8, clip=True
+        )
         layers.append(line.encode(x, y))
     if with_fit and entry.fit and entry.fit.turn is not None:
-        turn = alt.Chart(alt.Data(values=[{"distance": entry.fit.turn, "note": "turns down"}]))
+        turn = alt.Chart(alt.Data(values=[{"distance": entry.fit.turn, "note": "the form turns down"}]))
         rule: dict[str, Any] = {"color": "currentColor", "opacity": 0.6}
         label = turn.mark_text(align="left", dx=5, y=6, color="currentColor", opacity=0.75)
         layers += [turn.mark_rule(**rule, strokeDash=[4, 4]).encode(x), label.encode(x, text="note:N")]

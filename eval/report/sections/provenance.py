@@ -14,4 +14,6 @@ def section(page: Page) -> Section:
         "code": report.code_commit,
         "hardware": report.hardware,
     }
-    return page.section("provenance", "The recipe and where the numbers come from", fold=True, rows={**rows, **report.versions})
+    return page.section(
+        "provenance", "The recipe and where the numbers come from", fold=True, rows={**rows, **report.versions}
+    )

@@ -7,7 +7,13 @@ from collections.abc import Sequence
 from eval.report.page import Page, Section
 from eval.reward_models import RewardModel
 
-COLUMNS = {"gold_accuracy": "agrees with gold", "ceiling": "labels agree with gold", "nll": "NLL", "brier": "Brier", "ece": "ECE"}
+COLUMNS = {
+    "gold_accuracy": "agrees with gold",
+    "ceiling": "labels agree with gold",
+    "nll": "NLL",
+    "brier": "Brier",
+    "ece": "ECE",
+}
 
 
 def section(page: Page) -> Section | None:

@@ -21,6 +21,7 @@ def test_numbers():
     assert words.signed("acc", 0.3312) == "+33.1" and words.signed("acc", -0.004) == "−0.4"
     assert words.signed("acc", 0.0001) == "0.0" and words.signed("acc", -0.0001) == "0.0"
     assert words.signed("bits_per_byte", 0.0312) == "+0.031" and words.value("bits_per_byte", 1.1) == "1.100"
+    assert words.value("acc", -0.0004) == "0.0" and words.value("acc", None) == "–"
     assert words.interval("acc", (-0.019, 0.011)) == "−1.9 to 1.1"
     assert words.p_value(0.0004) == "< .001" and words.p_value(0.0412) == ".041" and words.p_value(1.0) == "1.000"
 
