@@ -87,5 +87,5 @@ def test_every_sequence_is_kept_beside_the_items(finished):
 def test_the_page_and_the_terminal_tell_it(finished):
     page = (finished / "runs/test/divergence/report/report.html").read_text()
     assert "Change on the retained tasks against forward KL from base, target inputs" in page
-    assert 'id="figure-divergence-base"' in page
+    assert {f'id="figure-divergence-base-{kind}"' in page for kind in ("target", "retained")} == {True}
     assert "KL from base, nats a target answer: near" in (finished / "out.txt").read_text()

@@ -22,16 +22,15 @@ def section(page: Page) -> Section | None:
     measured: Sequence[ArmDivergence] = page.derived.get("divergence", ())
     if not measured:
         return None
-    references = dict.fromkeys(divergence.reference for divergence in measured)
-    charts = [chart for reference in references if (chart := _chart(page, reference, measured))]
+    forward = [divergence for divergence in measured if divergence.direction == "forward"]
+    pairs = dict.fromkeys((divergence.reference, divergence.inputs) for divergence in forward)
+    charts = [chart for pair in pairs if (chart := _chart(page, *pair, forward))]
     return page.section("divergence", "Distance, and what was forgotten on the way", charts=charts, measured=measured)
 
 
-def _chart(page: Page, reference: str, measured: Sequence[ArmDivergence]) -> Chart | None:
-    """Forward KL, on the target's inputs where they were measured, against the change of the retained tasks."""
-    forward = [d for d in measured if d.reference == reference and d.direction == "forward"]
-    kind = "target" if any(d.inputs == "target" for d in forward) else "retained"
-    moved = {d.stage: d for d in forward if d.inputs == kind}
+def _chart(page: Page, reference: str, kind: str, forward: Sequence[ArmDivergence]) -> Chart | None:
+    """Forward KL from one reference on one kind of inputs, against the change of the retained tasks."""
+    moved = {d.stage: d for d in forward if (d.reference, d.inputs) == (reference, kind)}
     changes = [row for arm in page.arms if arm.reference == reference and (row := arm.headline("retained"))]
     pairs = [(moved[row.new], row) for row in changes if row.new in moved]
     if not pairs:
@@ -39,8 +38,8 @@ def _chart(page: Page, reference: str, measured: Sequence[ArmDivergence]) -> Cha
     means = [_mean(*pair) for pair in pairs]
     seeds = [point for pair in pairs for point in _seeds(*pair)]
     title = f"Change on the retained tasks against forward KL from {reference}, {kind} inputs"
-    spec = _scatter(page, means, seeds, f"forward KL from {reference}, nats a sequence ({kind} inputs)", pairs[0][1])
-    return Chart(f"divergence-{reference}", title, spec, Table.of([*means, *seeds], COLUMNS))
+    spec = _scatter(page, means, seeds, f"KL from {reference}, nats a {kind} sequence", pairs[0][1])
+    return Chart(f"divergence-{reference}-{kind}", title, spec, Table.of([*means, *seeds], COLUMNS))
 
 
 def _mean(moved: ArmDivergence, row: TaskComparison) -> dict[str, Any]:
@@ -65,7 +64,7 @@ def _scatter(
     """Large marks with their intervals, small ones for seeds; a root scale, because arms differ by orders of magnitude."""
     drawn = [mean | {"x1": max(0.0, mean["x1"])} for mean in means]  # a distance below 0 has no place on it
     data, points = alt.Data(values=drawn), alt.Data(values=seeds)
-    x = alt.X("x:Q", title=title, axis=alt.Axis(tickCount=6), scale=alt.Scale(type="sqrt", domainMin=0, padding=12))
+    x = alt.X("x:Q", title=title, axis=alt.Axis(tickCount=6), scale=alt.Scale(type="sqrt", domainMin=0))
     change = f"change on the retained, {words.unit(row.metric)}"
     y = alt.Y("y:Q", title=change, axis=alt.Axis(tickCount=6), scale=alt.Scale(padding=12))
     color, shape = by_arm([mean["arm"] for mean in means], page.looks)
