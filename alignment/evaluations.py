@@ -44,7 +44,7 @@ class Evaluations:
         save(folder) writes the model as it is now, in Hugging Face format, and leaves it as it was.
         """
         config = self._config
-        if config is None or (step % config.every and step < steps) or (step == steps and config.best is None):
+        if config is None or not (config.due(step) if step < steps else config.best is not None):
             return False
         model = self._context.scratch / "snapshot"
         stop = False

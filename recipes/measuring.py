@@ -22,9 +22,9 @@ def measuring_of(recipe: Recipe, name: str) -> EvaluateConfig | None:
     if block is None:
         raise RecipeError(where, "the recipe has no tasks", "a block `evaluation:` with tasks", "add it")
     steps = getattr(config, "steps", None)
-    if steps is not None and wanted.every >= steps and wanted.best is None:
-        what = f"{wanted.every} is not less than the {steps} steps: nothing would be measured along the way"
-        raise RecipeError(f"{where}.every", what, f"less than {steps}", "lower it, or drop `evaluate`")
+    if steps is not None and wanted.first >= steps and wanted.best is None:
+        what = f"step {wanted.first} is not before the last, {steps}: nothing would be measured along the way"
+        raise RecipeError(where, what, f"a step below {steps}", "measure earlier, or drop `evaluate`")
     roles: dict[str, list[str]] = {role: getattr(block, role) for role in ROLES}
     everything = [task for tasks in roles.values() for task in tasks]
     chosen = {task for each in wanted.tasks or roles for task in roles.get(each, [each])}

@@ -6,7 +6,7 @@ Nothing here imports torch, so a recipe is checked in well under a second.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -87,21 +87,34 @@ class DuringTraining(Config):
     """Measure the model while it is trained, exactly as the recipe's `evaluation:` measures finished models: each time a copy of
     the weights is saved as the finished model would be, and measured. The training itself takes no notice.
 
-    every: steps of the training between two measurements; the finished model is measured anyway.
+    every, at: steps of the training between two measurements, or those after which to measure: [1, 2, 4, 8, 16] shows how it
+    begins. The finished model is measured anyway.
     tasks: some of the recipe's tasks, or `target` and `retained` for those of a role; None = all of them.
     limit: only the first so many items of each task; None = as the recipe says. A comparison along training needs the same.
     best: keep the weights that did best on this task, or on the mean of a role's tasks, instead of the last.
     patience: stop after so many measurements in a row without a new best.
     """
 
-    every: int = Field(gt=0)
+    every: int | None = Field(None, gt=0)
+    at: list[Annotated[int, Field(gt=0)]] | None = Field(None, min_length=1)
     tasks: list[str] | None = Field(None, min_length=1)
     limit: int | None = Field(None, gt=0)
     best: str | None = None
     patience: int | None = Field(None, gt=0)
 
+    def due(self, step: int) -> bool:
+        """Whether to measure after that step."""
+        return step in self.at if self.at is not None else step % (self.every or 1) == 0
+
+    @property
+    def first(self) -> int:
+        """The first step after which to measure."""
+        return min(self.at) if self.at is not None else self.every or 1
+
     @model_validator(mode="after")
-    def _patience_for_something(self) -> DuringTraining:
+    def _consistent(self) -> DuringTraining:
+        if (self.every is None) == (self.at is None):
+            raise ValueError("give exactly one of every, at")
         if self.patience is not None and self.best is None:
             raise ValueError("patience waits for a new best: say best of what, for example `best: retained`")
         return self

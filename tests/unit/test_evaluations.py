@@ -26,7 +26,8 @@ def watched(tmp_path, values, done=0, **settings):
 
     base = Context.at(tmp_path)
     context = Context(base.workdir, 0, base.log, base.progress, 1, measure)
-    return Evaluations(DuringTraining.model_validate({"every": 10} | settings), context, done)
+    schedule = {} if "at" in settings else {"every": 10}
+    return Evaluations(DuringTraining.model_validate(schedule | settings), context, done)
 
 
 def saver(step):
@@ -58,6 +59,11 @@ def test_every_so_many_steps_but_not_the_finished_model_which_is_measured_anyway
     assert (tmp_path / "step").read_text() == "30"  # the last weights are the result
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(row["step"], row["evaluation/old"]) for row in rows] == [(10, 0.5), (20, 0.4)]
+
+
+def test_at_the_steps_that_are_named(tmp_path):
+    train(watched(tmp_path, [0.1, 0.2, 0.3], at=[1, 2, 8, 99]), 30)
+    assert steps_in(tmp_path) == [1, 2, 8]
 
 
 def test_the_best_weights_are_the_result_and_the_finished_ones_compete(tmp_path):

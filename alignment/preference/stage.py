@@ -1,0 +1,147 @@
+"""DPO and KTO through trl's trainers, on rows that we tokenise ourselves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import datasets
+from transformers import PrinterCallback
+from trl.trainer.dpo_config import DPOConfig as TrlDPOConfig
+from trl.trainer.dpo_trainer import DPOTrainer
+from trl.trainer.kto_config import KTOConfig as TrlKTOConfig
+from trl.trainer.kto_trainer import KTOTrainer
+
+from alignment.core.artifact import Artifact
+from alignment.core.context import Context
+from alignment.data.rows import Row, load_rows
+from alignment.evaluations import EvaluateCallback, Evaluations
+from alignment.models.load import context_length, load_causal_lm, load_tokenizer, parameter_counts, save_model
+from alignment.models.training import LengthGrouped, find_checkpoint, report_callback, step_of, trainer_arguments
+from alignment.preference.config import DPOConfig, KTOConfig, PreferenceTraining
+from alignment.preference.rows import collate_answers, collate_pairs, encoded_answers, encoded_pairs
+
+Encode = Callable[[Any, Sequence[Row], int, str], list[dict[str, Any]]]
+
+
+def run_dpo(config: DPOConfig, inputs: Mapping[str, Artifact], context: Context) -> dict[str, Any]:
+    arguments = {"loss_type": list(config.loss), "loss_weights": list(config.loss.values())}
+    arguments |= {"label_smoothing": config.label_smoothing}
+    return _run(config, inputs, context, encoded_pairs, partial(_dpo_trainer, arguments))
+
+
+def run_kto(config: KTOConfig, inputs: Mapping[str, Artifact], context: Context) -> dict[str, Any]:
+    arguments = {"loss_type": config.loss, "desirable_weight": config.desirable_weight}
+    arguments |= {"undesirable_weight": config.undesirable_weight}
+    return _run(config, inputs, context, encoded_answers, partial(_kto_trainer, arguments))
+
+
+def _run(
+    config: PreferenceTraining,
+    inputs: Mapping[str, Artifact],
+    context: Context,
+    encode: Encode,
+    make_trainer: Callable[..., Any],
+) -> dict[str, Any]:
+    started = time.time()
+    tokenizer: Any = load_tokenizer(inputs["model"].path)
+    model = load_causal_lm(
+        inputs["model"].path,
+        precision=config.precision if config.peft else "fp32",
+        peft=config.peft,
+        quantization=config.quantization,
+        seed=context.seed_for("adapter"),
+    )
+    limit = min(length for length in (config.max_length, context_length(model), 1 << 30) if length)
+    tables = {
+        name: datasets.Dataset.from_list(encode(tokenizer, load_rows(ref, inputs.get(name), where=name), limit, name))
+        for name, ref in (("data", config.data), ("validation", config.validation))
+        if ref is not None
+    }
+    checkpoint = find_checkpoint(context)
+    report = report_callback(context, checkpoint)
+    length = {"max_steps": config.steps} if config.steps is not None else {"num_train_epochs": config.epochs}
+    trainer = make_trainer(
+        trainer_arguments(config, context)
+        | length
+        | {"beta": config.beta, "max_length": None, "remove_unused_columns": False},
+        model=model,
+        ref_model=_reference(config, inputs),
+        train_dataset=tables["data"],
+        eval_dataset=tables.get("validation"),
+        processing_class=tokenizer,
+        callbacks=[report],
+    )
+    trainer.remove_callback(PrinterCallback)
+    for parameter in model.parameters():
+        if parameter.requires_grad:  # trl turns adapters on quantised weights to bf16, which loses small steps
+            parameter.data = parameter.data.float()
+    evaluations = Evaluations(config.evaluate, context, step_of(checkpoint))
+    save = partial(save_model, trainer.model, tokenizer)
+    trainer.add_callback(EvaluateCallback(evaluations, save))
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    measured = trainer.evaluate() if "validation" in tables else {}
+    best = evaluations.finish(save)
+    return {
+        "rows": len(tables["data"]),
+        "steps": trainer.state.global_step,
+        "train_tokens": round(report.tokens),
+        "train_loss": report.losses["train_loss"],
+        **{
+            f"validation_{name}": measured[f"eval_{name}"]
+            for name in ("loss", "rewards/accuracies")
+            if f"eval_{name}" in measured
+        },
+        "seconds": round(time.time() - started, 2),
+        **parameter_counts(trainer.model),
+        **best,
+    }
+
+
+def _reference(config: PreferenceTraining, inputs: Mapping[str, Artifact]) -> Any:
+    """The model that the policy is held against; None = an adapter's own base, or its copy that trl makes."""
+    if config.reference is not None:
+        return load_causal_lm(inputs["reference"].path).eval()
+    return None if config.peft is not None else load_causal_lm(inputs["model"].path).eval()
+
+
+class _OwnRows:
+    """A trl trainer that takes rows as they come, in an order that a resumed run repeats, and counts the tokens."""
+
+    def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
+        return dataset
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        table: Any = self.train_dataset  # type: ignore[attr-defined]
+        columns = [table[name] for name in table.column_names if name.endswith("_ids")]
+        lengths = [max(map(len, row)) for row in zip(*columns, strict=True)]
+        return LengthGrouped(lengths, self.args.train_batch_size, self.args.seed)  # type: ignore[attr-defined]
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **options: Any) -> Any:
+        if model.training:
+            self.report.tokens += int(inputs["completion_mask"].sum())  # type: ignore[attr-defined]
+        return super().compute_loss(model, inputs, *args, **options)  # type: ignore[misc]
+
+
+class _DPO(_OwnRows, DPOTrainer):
+    pass
+
+
+class _KTO(_OwnRows, KTOTrainer):
+    pass
+
+
+def _dpo_trainer(own: Mapping[str, Any], arguments: Mapping[str, Any], **parts: Any) -> _DPO:
+    collator: Any = partial(collate_pairs, pad=parts["processing_class"].pad_token_id)
+    trainer = _DPO(args=TrlDPOConfig(**arguments, **own), data_collator=collator, **parts)
+    trainer.report = parts["callbacks"][0]  # type: ignore[attr-defined]
+    return trainer
+
+
+def _kto_trainer(own: Mapping[str, Any], arguments: Mapping[str, Any], **parts: Any) -> _KTO:
+    collator: Any = partial(collate_answers, pad=parts["processing_class"].pad_token_id)
+    trainer = _KTO(args=TrlKTOConfig(**arguments, **own), data_collator=collator, **parts)
+    trainer.report = parts["callbacks"][0]  # type: ignore[attr-defined]
+    return trainer
