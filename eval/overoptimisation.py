@@ -135,7 +135,7 @@ def fit_gold(
     start, furthest = float(np.mean([gold[0] for _, gold in runs])), float(distances.max())
     turns = np.array([_turn(*draw) for draw in draws.tolist()])
     seen, turn = turns[turns < furthest], _turn(a, b)
-    middles, means, free = _free_curve(distances, gain)
+    middles, means, _ = _free_curve(distances, np.concatenate([gold for _, gold in runs]))
     return Fit(
         start=start,
         a=a,
@@ -143,21 +143,21 @@ def fit_gold(
         a_ci=_percentiles(draws[:, 0]),
         b_ci=_percentiles(draws[:, 1]),
         r2=_explained(np.concatenate(designs) @ best[0], gain),
-        r2_free=_explained(free, gain),
+        r2_free=_explained(_free_curve(distances, gain)[2], gain),
         furthest=furthest,
         turn=turn if turn < furthest else None,
         turn_ci=_percentiles(seen) if turn < furthest and len(seen) else None,
         turn_seen=len(seen) / len(turns),
-        means=tuple(zip(middles.tolist(), (start + means).tolist(), strict=True)),
+        means=tuple(zip(middles.tolist(), means.tolist(), strict=True)),
     )
 
 
-def _free_curve(distance: np.ndarray, gain: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean distance and mean gain of each of BINS equal stretches that has points, and each point's mean `[n]`."""
+def _free_curve(distance: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean distance and mean value of each of BINS equal stretches that has points, and each point's mean `[n]`."""
     stretch = np.minimum((distance / distance.max() * BINS).astype(int), BINS - 1)
     _, index = np.unique(stretch, return_inverse=True)
     counts = np.bincount(index)
-    middles, means = np.bincount(index, distance) / counts, np.bincount(index, gain) / counts
+    middles, means = np.bincount(index, distance) / counts, np.bincount(index, values) / counts
     return middles, means, means[index]
 
 

@@ -34,7 +34,7 @@ RETAINED = [
 SKILL = {  # arm: (target, retained)
     "base": (-1.2, 1.3),
     "sft": (0.2, 0.95),
-    "ppo": (1.6, 0.9),
+    "ppo": (2.6, 0.9),
 }
 
 

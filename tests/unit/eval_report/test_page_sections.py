@@ -65,9 +65,25 @@ def test_items_stop_at_the_page_budget_of_text(tmp_path, monkeypatch):
     assert len(embedded(page, "items-data")["items"]) == 1
 
 
-def test_a_shared_base_stands_beside_every_seed(tmp_path):
-    page = build_report(write(tmp_path / "cells", items=4), tmp_path / "out").page.read_text()
-    document = embedded(page, "items-data")
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The synthetic report with two evaluations along PPO's training, and what it left."""
+    folder = tmp_path_factory.mktemp("whole")
+    report = write(folder / "cells", items=40)
+    models = [
+        replace(model, snapshots=[replace(model, step=step) for step in (10, 20)]) if model.stage == "ppo" else model
+        for model in report.models
+    ]
+    build_report(replace(report, models=models), folder / "out")
+    return (
+        report,
+        (folder / "out" / "report.html").read_text(),
+        json.loads((folder / "out" / "results.json").read_text()),
+    )
+
+
+def test_a_shared_base_stands_beside_every_seed(whole):
+    document = embedded(whole[1], "items-data")
     pair = next(pair for pair in document["pairs"] if (pair["reference"], pair["new"]) == ("base", "ppo"))
     assert pair["sides"] == [[0, 4], [0, 5], [0, 6]]  # base; sft of three seeds; ppo of three seeds
     reading = {task["name"]: task for task in document["tasks"]}
@@ -77,22 +93,21 @@ def test_a_shared_base_stands_beside_every_seed(tmp_path):
     assert all(0.5 < value < 2.0 for value in text[3])  # bits per byte, not log-likelihoods
 
 
-def test_evaluations_along_training_are_drawn_by_arm_and_seed(tmp_path):
-    report = write(tmp_path / "cells", items=20)
-    models = [
-        replace(model, snapshots=[replace(model, step=step) for step in (10, 20)]) if model.stage == "ppo" else model
-        for model in report.models
-    ]
-    page = build_report(replace(report, models=models), tmp_path / "out").page.read_text()
-    assert 'id="along_training"' in page and "evaluations along training" in page
+def test_evaluations_along_training_are_drawn_by_arm_and_seed(whole):
+    report, page, _ = whole
+    assert "Hollow marks: evaluations along training" in page
     spec = json.loads(re.search(r'data-figure="along-retained">(.*?)</script>', page, re.S)[1])
-    points = [row for layer in spec["layer"] for row in layer.get("data", spec.get("data", {})).get("values", [])]
-    first = next(row for row in points if (row["seed"], row["step"]) == (2, 10))
+    points = spec["data"]["values"]
+    assert len(points) == 6
+    drawn = next(row for row in points if (row["seed"], row["step"]) == (2, 10))
     model = next(model for model in report.models if (model.stage, model.seed) == ("ppo", 2))
     scores = [model.tasks[task].about["value"] for task in report.retained if task != "lab_texts"]
-    assert first["value"] == pytest.approx(100 * sum(scores) / len(scores))
-    plain = build_report(report, tmp_path / "without").page.read_text()
-    assert 'id="along_training"' not in plain and "evaluations along training" not in plain
+    assert drawn["value"] == pytest.approx(100 * sum(scores) / len(scores))
+
+
+def test_models_without_evaluations_along_training_have_no_such_section(tmp_path):
+    page = build_report(pair_of(tmp_path, [1, 1], [1, 0]), tmp_path / "out").page.read_text()
+    assert 'id="along_training"' not in page and "Hollow marks" not in page
 
 
 def test_reward_models_are_reported_with_intervals(tmp_path):
@@ -107,16 +122,20 @@ def test_reward_models_are_reported_with_intervals(tmp_path):
     assert "<b>80.0</b>" in page and "49.0 to 94.3" in page and "longer chosen" in page and "Brier</th>" not in page
 
 
-def test_over_optimisation_is_in_the_results_and_on_the_page(tmp_path):
-    results = build_report(write(tmp_path / "cells", items=4), tmp_path / "out")
-    [entry] = json.loads((tmp_path / "out" / "results.json").read_text())["overoptimisation"]
+def test_over_optimisation_is_in_the_results_and_on_the_page(whole):
+    _, page, results = whole
+    [entry] = results["overoptimisation"]
     assert entry["arms"] == ["ppo"] and len(entry["runs"]) == 3 and entry["fit"]["a_ci"][0] < entry["fit"]["a"]
-    page = results.page.read_text()
     assert 'data-figure="distance-gold"' in page and 'data-figure="distance-proxy"' in page
     assert f">{words.fixed(entry['fit']['a'])}</td>" in page
 
 
-def test_every_link_of_the_contents_leads_somewhere(tmp_path):
-    page = build_report(write(tmp_path / "cells", items=4), tmp_path / "out").page.read_text()
-    links = re.findall(r'<li><a href="#([^"]+)">', page)
-    assert len(links) > 8 and all(f'<section id="{link}"' in page for link in links)
+def test_every_link_of_the_contents_leads_somewhere(whole):
+    links = re.findall(r'<li><a href="#([^"]+)">', whole[1])
+    assert len(links) > 8 and all(f'<section id="{link}"' in whole[1] for link in links)
+
+
+def test_layers_that_draw_the_same_numbers_share_them(whole):
+    spec = json.loads(re.search(r'data-figure="ppo-rollout-kl">(.*?)</script>', whole[1], re.S)[1])
+    assert [layer["data"]["name"] for layer in spec["layer"]] == ["data-0", "data-0", "data-1", "data-2"]  # line, hover
+    assert all("values" not in layer["data"] for layer in spec["layer"]) and len(spec["datasets"]["data-0"]) == 300

@@ -42,11 +42,15 @@ def test_rebuilding_takes_under_ten_seconds(built):
 
 def test_results_follow_the_schema(built):
     document = json.loads((built[2] / "results.json").read_text())
-    assert list(document) == [
-        "schema", "run_id", "recipe_digest", "code_commit", "versions", "stages", "evaluations", "comparisons", "divergence",
+    always = [
+        "schema", "run_id", "recipe_digest", "code_commit", "versions", "stages", "evaluations", "curves", "comparisons", "divergence",
         "reward_models", "overoptimisation",
     ]  # fmt: skip
-    assert document["schema"] == "1.0"
+    assert list(document)[: len(always)] == always
+    assert all(
+        isinstance(document[key], list) for key in list(document)[5:]
+    )  # what a recipe declares follows, as lists
+    assert document["schema"] == "1.1"
     assert all(set(row) == STAGE for row in document["stages"]) and len(document["stages"]) == 7
     assert all(set(row) == EVALUATION for row in document["evaluations"]) and len(document["evaluations"]) == 63
     assert all(set(row) == COMPARISON for row in document["comparisons"]) and len(document["comparisons"]) == 3 * 10
