@@ -11,7 +11,7 @@ TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 UV_VERSION := $(shell sed -n 's/^uv==//p' $(LOCK))
 JOBS ?=
 
-.PHONY: lab stories install lock stage-versions format lint test test-all bench-ppo clean
+.PHONY: lab stories install lock stage-versions format lint test test-all bench-ppo bench-statistics clean
 
 lab: install
 	$(BIN)/align run lab/sft-vs-rlhf $(if $(JOBS),--jobs $(JOBS))
@@ -66,6 +66,10 @@ test-all: lint
 # Against trl 1.12's PPOTrainer; 25 minutes on two idle cores. The last line is one JSON object.
 bench-ppo: install
 	@$(BIN)/python -m benchmarks.ppo
+
+# Coverage of the intervals, errors and power of the tests, by simulation. The last line is one JSON object.
+bench-statistics: install
+	@$(BIN)/python -m benchmarks.statistics
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

@@ -11,7 +11,7 @@ from eval.config import Role
 from eval.results import GROUP
 from eval.statistics import Estimate, Interval
 from eval.transitions import Transitions
-from eval.verdict import Design, Verdict, detectable, gain_interval, p_equivalent, p_retained
+from eval.verdict import Design, Verdict, detectable_difference, gain_interval, p_equivalent, p_retained
 
 Correction = Literal["holm", "fdr_bh", "none"]
 OPEN = Verdict("inconclusive")
@@ -73,7 +73,7 @@ class TaskComparison:
 
     @property
     def mde80(self) -> float | None:
-        return detectable(self.estimate.se, self.estimate.df) if self.estimate.se > 0 else None
+        return detectable_difference(self.estimate) if self.estimate.se > 0 else None
 
     @property
     def p_retained(self) -> float:

@@ -11,6 +11,7 @@ higher is better and minus the difference where lower is better (`eval/verdict.p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -77,6 +78,16 @@ class Parts:
             below += sum(task.error**2 / cell for task, cell in cells if cell) / weight
         return self.variance() ** 2 / below if below > 0 else float(sum(task.n_items - 1 for task in self.tasks))
 
+    def rulers(self) -> list[tuple[float, float]]:
+        """Standard error and degrees of freedom of the mean and, with several seeds, of the seeds' scores alone.
+
+        The wider of the two counts. Satterthwaite's degrees are too many where few seeds happen to lie close together,
+        and items can only add to what the seeds alone leave open: without this floor 95 % intervals cover 92 % at 3
+        seeds that differ much, and 88 % at 2.
+        """
+        whole = (math.sqrt(self.variance()), self.degrees())
+        return [whole, (math.sqrt(self.seeds), self.n_seeds - 1.0)] if self.seeds > 0 else [whole]
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -106,7 +117,8 @@ class Estimate:
             return (1 - min(-bound, 1.0)) ** self.unchanged if bound < 0 else 1.0
         if self.se == 0:
             return 1.0 if self.value <= bound else 0.0
-        return float(stdtr(self.df, (bound - self.value) / self.se))
+        rulers = self.parts.rulers() if self.method == "crossed" else [(self.se, self.df)]
+        return max(float(stdtr(df, (bound - self.value) / se)) for se, df in rulers)
 
     def p_below(self, bound: float) -> float:
         """One-sided p of "the true difference is `bound` or more"."""
@@ -147,8 +159,9 @@ def cluster_table(table: np.ndarray, clusters: Clusters | None) -> np.ndarray:
 def crossed(differences: np.ndarray, clusters: Clusters | None = None) -> Estimate:
     """Mean of `differences[S, n]` with seeds and items as crossed random effects; t interval.
 
-    V = max(MS_s + MS_i - MS_e, MS_s, MS_i), Var = V / (S n), df by Satterthwaite with V in the numerator. One seed:
-    the paired interval over items, or over clusters.
+    V = max(MS_s + MS_i - MS_e, MS_s, MS_i), Var = V / (S n), df by Satterthwaite with V in the numerator; never
+    narrower than the t interval over the seeds' means alone (`Parts.rulers`). One seed: the paired interval over items,
+    or over clusters.
     """
     table = cluster_table(np.atleast_2d(np.asarray(differences, float)), clusters)
     squares = mean_squares(table)
@@ -178,12 +191,13 @@ def group(tables: Sequence[np.ndarray], clusters: Sequence[np.ndarray | None] | 
 
 
 def _t_estimate(mean: float, parts: Parts, method: Method) -> Estimate:
-    se, df = float(np.sqrt(parts.variance())), parts.degrees()
+    se, df = math.sqrt(parts.variance()), parts.degrees()
     if se < 1e-12 or df <= 0:
         level = 1.0 if abs(mean) < 1e-12 else 0.0
         return Estimate(mean, 0.0, max(df, 1.0), (mean, mean), (mean, mean), level, method, parts)
-    half95, half90 = (float(stdtrit(df, 1 - tail)) * se for tail in (0.025, 0.05))
-    p = float(2 * stdtr(df, -abs(mean) / se))
+    rulers = parts.rulers()
+    half95, half90 = (max(float(stdtrit(f, 1 - tail)) * e for e, f in rulers) for tail in (0.025, 0.05))
+    p = max(float(2 * stdtr(f, -abs(mean) / e)) for e, f in rulers)
     return Estimate(mean, se, df, (mean - half95, mean + half95), (mean - half90, mean + half90), p, method, parts)
 
 

@@ -6,12 +6,16 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from scipy.special import stdtrit
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import gammaincinv, nctdtr, nctdtrinc, ndtr, stdtrit
 
 from eval.statistics import Estimate, Interval, MeanSquares, Parts
 
 Word = Literal["forgot", "retained", "gained", "lost", "unchanged", "inconclusive"]
 SIGNIFICANT = 0.05
+POWER = 0.8
+QUANTILES = (np.arange(200) + 0.5) / 200
 ITEM_FACTORS = [1.1**k for k in range(42)]  # up to 50 times the present number: beyond it "more items" is no advice
 MORE_SEEDS = 50
 
@@ -67,9 +71,43 @@ def p_equivalent(estimate: Estimate, margin: float) -> float:
     return max(estimate.p_above(-margin), estimate.p_below(margin))
 
 
-def detectable(se: float, df: float, power: float = 0.8) -> float:
-    """The true difference that a two-sided test at 5 % finds with that power: (t_.975 + t_power) * se."""
-    return float((stdtrit(df, 1 - SIGNIFICANT / 2) + stdtrit(df, power)) * se)
+def detectable(se: float, df: float) -> float:
+    """The true difference that a two-sided t test at 5 % finds four times in five, exactly: by the noncentral t."""
+    return float(nctdtrinc(df, 1 - POWER, stdtrit(df, 1 - SIGNIFICANT / 2)) * se)
+
+
+def power(parts: Parts, difference: float) -> float:
+    """How often a study of these variance components finds a true difference at 5 %, on its side.
+
+    One seed: exactly, by the noncentral t. Several: the seeds' mean square, which few seeds leave vague, runs through
+    its chi-square distribution; those of the many items count as known.
+    """
+    if parts.n_seeds == 1 or parts.seeds == 0:
+        [(se, df)] = parts.rulers()
+        return float(1 - nctdtr(df, difference / se, stdtrit(df, 1 - SIGNIFICANT / 2)))
+    freedom, variance = parts.n_seeds - 1, parts.variance()
+    seeds = parts.seeds * 2 * gammaincinv(freedom / 2, QUANTILES) / freedom
+    seen = np.maximum(seeds + parts.items - parts.error, np.maximum(seeds, parts.items))
+    others = variance**2 / parts.degrees() - parts.seeds**2 / freedom  # what items and error add below the degrees
+    df = seen**2 / (seeds**2 / freedom + others)
+    needed = np.maximum(
+        stdtrit(df, 1 - SIGNIFICANT / 2) * np.sqrt(seen), stdtrit(freedom, 1 - SIGNIFICANT / 2) * np.sqrt(seeds)
+    )
+    return float(ndtr((difference - needed) / math.sqrt(variance)).mean())
+
+
+def detectable_difference(estimate: Estimate) -> float:
+    """What a study like this one finds four times in five."""
+    if estimate.method == "crossed":
+        return detectable_at(estimate.parts)
+    return detectable(estimate.se, estimate.df)
+
+
+def detectable_at(parts: Parts) -> float:
+    """The difference that a study of these variance components finds four times in five."""
+    least = math.sqrt(parts.variance())  # found less often, whatever the degrees of freedom
+    most = 2 * max(detectable(se, df) for se, df in parts.rulers())
+    return float(brentq(lambda difference: power(parts, difference) - POWER, least, most))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -98,20 +136,23 @@ def settling_designs(estimate: Estimate, margin: float, n_items: int | None = No
         return [Design(parts.n_seeds, math.ceil(total * per_unit / len(parts.tasks)))]
     each = max(1, round(units * per_unit / len(parts.tasks)))
 
+    def settles(seeds: int, item_factor: float) -> bool:
+        return power(_extended(parts, seeds / parts.n_seeds, item_factor), margin) >= POWER
+
     def items_needed(seeds: int) -> Design | None:
-        factors = (f for f in ITEM_FACTORS if _effect_at(parts, seeds / parts.n_seeds, f) <= margin)
+        factors = (factor for factor in ITEM_FACTORS if settles(seeds, factor))
         return next((Design(seeds, math.ceil(each * factor)) for factor in factors), None)
 
     designs = [design] if (design := items_needed(parts.n_seeds)) else []
     if parts.n_seeds == 1:
         return designs
     more = range(parts.n_seeds + 1, MORE_SEEDS + 1)
-    designs += [Design(s, each) for s in more if _effect_at(parts, s / parts.n_seeds, 1.0) <= margin][:1]
+    designs += [Design(seeds, each) for seeds in more if settles(seeds, 1.0)][:1]
     return designs or [design for seeds in more if (design := items_needed(seeds))][:1]
 
 
-def _effect_at(parts: Parts, seed_factor: float, item_factor: float) -> float:
-    """The detectable effect if there were so many times more seeds and items, at the present variance components."""
+def _extended(parts: Parts, seed_factor: float, item_factor: float) -> Parts:
+    """With so many times more seeds and items, at the present variance components."""
     both = seed_factor * item_factor
     tasks = []
     for task in parts.tasks:
@@ -123,5 +164,4 @@ def _effect_at(parts: Parts, seed_factor: float, item_factor: float) -> float:
         tasks.append(MeanSquares(0.0, items, error, seeds, n_items))
     error_share = parts.error / both
     seeds_share = max(0.0, parts.seeds - parts.error) / seed_factor + error_share if parts.n_seeds > 1 else 0.0
-    future = Parts(seeds_share, tuple(tasks))
-    return detectable(math.sqrt(future.variance()), future.degrees())
+    return Parts(seeds_share, tuple(tasks))

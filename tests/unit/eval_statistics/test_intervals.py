@@ -23,15 +23,31 @@ def test_mean_squares_by_hand():
 
 
 def test_crossed_interval_by_hand():
-    estimate = statistics.crossed(TABLE)
-    total = 2 + 1 - 1 / 3  # MS_s + MS_i - MS_e, larger than either
-    df = total**2 / (2**2 / 1 + 1**2 / 3 + (1 / 3) ** 2 / 3)
+    table = np.array([[1.0, -2.0, 0.0, 3.0], [2.0, -3.0, 1.0, 1.0]])
+    # seed means .5, .25, item means 1.5, -2.5, .5, 2, grand mean .375: SS_s = 4 (2 .125^2) = .125,
+    # SS_i = 2 (1.125^2 + 2.875^2 + .125^2 + 1.625^2) = 24.375, SS_total = 29 - 8 .375^2 = 27.875, so SS_e = 3.375
+    seeds, items, error = 0.125, 8.125, 1.125
+    total = items  # larger than MS_s + MS_i - MS_e, and than MS_s
+    df = total**2 / (seeds**2 / 1 + items**2 / 3 + error**2 / 3)
     half = stats.t.ppf(0.975, df) * math.sqrt(total / 8)
-    assert estimate.value == pytest.approx(0.5)
+    estimate = statistics.crossed(table)
+    assert estimate.value == pytest.approx(0.375)
     assert estimate.df == pytest.approx(df)
-    assert estimate.ci95 == pytest.approx((0.5 - half, 0.5 + half))
-    assert estimate.p == pytest.approx(2 * stats.t.sf(0.5 / math.sqrt(total / 8), df))
+    assert half > stats.t.ppf(0.975, 1) * math.sqrt(seeds / 8)  # wider than the seeds' own interval
+    assert estimate.ci95 == pytest.approx((0.375 - half, 0.375 + half))
+    assert estimate.p == pytest.approx(2 * stats.t.sf(0.375 / math.sqrt(total / 8), df))
+    assert estimate.p_above(0.1) == pytest.approx(stats.t.sf((0.375 - 0.1) / math.sqrt(total / 8), df))
     assert estimate.method == "crossed"
+
+
+def test_the_interval_is_never_narrower_than_that_of_the_seeds_alone():
+    # MS_s = 2, and V = 2 + 1 - 1/3 with 1.6 degrees of freedom would give +-3.1; the seeds' means 0 and 1 alone +-6.4
+    estimate, seeds = statistics.crossed(TABLE), stats.ttest_1samp([0.0, 1.0], 0.0)
+    assert estimate.ci95 == pytest.approx(tuple(seeds.confidence_interval(0.95)))
+    assert estimate.ci90 == pytest.approx(tuple(seeds.confidence_interval(0.90)))
+    assert estimate.p == pytest.approx(seeds.pvalue)
+    assert estimate.p_above(-3.0) == pytest.approx(stats.t.cdf(-3.5 / 0.5, 1))
+    assert estimate.se == pytest.approx(math.sqrt((2 + 1 - 1 / 3) / 8))  # still the error of the mean
 
 
 def test_variance_never_falls_below_its_largest_part():

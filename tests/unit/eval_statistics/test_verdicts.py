@@ -8,11 +8,15 @@ import pytest
 from scipy import stats
 
 from eval import statistics
+from eval.statistics import MeanSquares, Parts
 from eval.verdict import (
     Design,
     detectable,
+    detectable_at,
+    detectable_difference,
     p_equivalent,
     p_retained,
+    power,
     retained_verdict,
     settling_designs,
     target_verdict,
@@ -65,8 +69,33 @@ def test_detectable_effect_is_found_four_times_in_five():
     """Against the exact power of the two-sided t test (noncentral t)."""
     df, se = 30, 0.02
     effect = detectable(se, df)
-    power = stats.nct.sf(stats.t.ppf(0.975, df), df, effect / se)
-    assert power == pytest.approx(0.8, abs=0.01)
+    assert stats.nct.sf(stats.t.ppf(0.975, df), df, effect / se) == pytest.approx(0.8, abs=1e-6)
+
+
+def test_power_of_several_seeds_is_that_of_simulated_mean_squares():
+    """Independent of the quadrature: draw the three mean squares and the mean, and test as `crossed` does."""
+    rng, runs = np.random.default_rng(0), 20_000
+    seeds, items, error, n_seeds, n_items = 0.4, 0.7, 0.2, 3, 300
+    parts = Parts(seeds, (MeanSquares(seeds, items, error, n_seeds, n_items),))
+    effect = detectable_at(parts)
+    a = seeds * rng.chisquare(2, runs) / 2
+    i = items * rng.chisquare(299, runs) / 299
+    e = error * rng.chisquare(598, runs) / 598
+    mean = rng.normal(effect, math.sqrt(seeds + items - error), runs)
+    v = np.maximum(a + i - e, np.maximum(a, i))
+    df = v**2 / (a**2 / 2 + i**2 / 299 + e**2 / 598)
+    found = (mean > stats.t.ppf(0.975, df) * np.sqrt(v)) & (mean > stats.t.ppf(0.975, 2) * np.sqrt(a))
+    assert power(parts, effect) == pytest.approx(0.8, abs=1e-6)
+    assert found.mean() == pytest.approx(0.8, abs=0.012)
+
+
+def test_detectable_differences_of_one_seed_and_of_a_bootstrap_are_the_t_test_s():
+    one = statistics.crossed(np.random.default_rng(0).normal(size=(1, 40)))
+    assert (
+        detectable_difference(one) == pytest.approx(detectable(one.se, 39)) == pytest.approx(detectable_at(one.parts))
+    )
+    resampled = replace(statistics.crossed(np.random.default_rng(0).normal(size=(3, 40))), method="bootstrap", se=0.5)
+    assert detectable_difference(resampled) == detectable(0.5, resampled.df)
 
 
 def test_one_seed_asks_for_more_items_by_the_square_root_law():
@@ -80,8 +109,12 @@ def test_one_seed_asks_for_more_items_by_the_square_root_law():
 
 def test_where_seeds_differ_more_items_are_no_advice():
     table = np.array([[-0.06], [0.0], [0.06]]) + np.random.default_rng(1).normal(0, 1e-4, (3, 500))
-    # the seeds' standard deviation is .06 and all the rest is nothing: (t_.975 + t_.8) .06 / sqrt(S) <= .05
-    needed = next(s for s in range(4, 99) if stats.t.ppf([0.975, 0.8], s - 1).sum() * 0.06 / math.sqrt(s) <= 0.05)
+
+    # the seeds' standard deviation is .06 and all the rest is nothing: the power of the t test over S seeds
+    def found(seeds):
+        return stats.nct.sf(stats.t.ppf(0.975, seeds - 1), seeds - 1, 0.05 / 0.06 * math.sqrt(seeds))
+
+    needed = next(seeds for seeds in range(4, 99) if found(seeds) >= 0.8)
     assert settling_designs(statistics.crossed(table), 0.05) == [Design(needed, 500)]
 
 
