@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from alignment.core.config import DuringTraining, ModelRef
+from typing import Any
+
+from alignment.core.config import DuringTraining
 from alignment.core.errors import RecipeError
 from eval.config import ROLES, EvaluateConfig
 from eval.task_config import base_name
@@ -29,13 +31,13 @@ def measuring_of(recipe: Recipe, name: str) -> EvaluateConfig | None:
     everything = [task for tasks in roles.values() for task in tasks]
     chosen = {task for each in wanted.tasks or roles for task in roles.get(each, [each])}
     _require_known(f"{where}.tasks", chosen, [*roles, *everything])
-    _require_known(f"{where}.best", {wanted.best} - {None}, [*roles, *chosen])
+    _require_known(f"{where}.best", {wanted.best} if wanted.best else set(), [*roles, *chosen])
     kept = {role: [task for task in tasks if task in chosen] for role, tasks in roles.items()}
-    settings = block.model_dump(include=set(EvaluateConfig.model_fields) - {"divergence"}) | {
+    settings: dict[str, Any] = block.model_dump(include=set(EvaluateConfig.model_fields) - {"divergence"}) | {
         "tasks": {task: own for task, own in block.tasks.items() if task in map(base_name, chosen)},
         "limit": wanted.limit or block.limit,
     }
-    return EvaluateConfig(seed=0, model=ModelRef(stage=name), **(settings | kept))
+    return EvaluateConfig.model_validate(settings | kept | {"seed": 0, "model": {"stage": name}})
 
 
 def _require_known(where: str, names: set[str], known: list[str]) -> None:

@@ -15,10 +15,10 @@ class GroupRollout(Config):
     """batch_size: answers of one step, `group_size` to each prompt. engine: as in PPO; weights are sent before every rollout."""
 
     engine: Literal["auto", "vllm", "hf"] = "auto"
-    batch_size: int = Field(64, gt=0)
-    group_size: int = Field(8, gt=1)
-    max_new_tokens: int = Field(48, gt=0)
-    temperature: float = Field(1.0, gt=0)
+    batch_size: int = Field(default=64, gt=0)
+    group_size: int = Field(default=8, gt=1)
+    max_new_tokens: int = Field(default=48, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
 
 
 class GroupConfig(TrainingConfig):

@@ -15,12 +15,12 @@ from alignment.models.encoding import Encoded, encode_answer, fit, fitting_pairs
 
 def encoded_pairs(tokenizer: Any, rows: Sequence[Row], limit: int, where: str) -> list[dict[str, Any]]:
     """Chosen and rejected answers with their prompts, as columns of one table. Raises DataError for rows that are too long."""
-    sides = [
+    chosen, rejected = (
         [encode_answer(tokenizer, row["prompt"], row[side], row.get(f"{side}_finished", True)) for row in rows]
         for side in ("chosen", "rejected")
-    ]
-    kept = fitting_pairs(*sides, limit, (f"{where}, chosen", f"{where}, rejected"))
-    return [{**_columns("chosen", sides[0][i]), **_columns("rejected", sides[1][i])} for i in kept]
+    )
+    kept = fitting_pairs(chosen, rejected, limit, (f"{where}, chosen", f"{where}, rejected"))
+    return [_columns("chosen", chosen[i]) | _columns("rejected", rejected[i]) for i in kept]
 
 
 def encoded_answers(tokenizer: Any, rows: Sequence[Row], limit: int, where: str) -> list[dict[str, Any]]:

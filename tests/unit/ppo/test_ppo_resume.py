@@ -9,9 +9,9 @@ import torch
 from arranged import ARRANGEMENTS, config_in, judged, learner_in, snapshot
 
 from alignment.ppo.checkpoint import Checkpoints
-from alignment.random_states import random_states, set_random_states
 from alignment.ppo.prompts import Prompts
 from alignment.ppo.update import optimise
+from alignment.random_states import random_states, set_random_states
 
 CASES = [(name, "fp32") for name in ARRANGEMENTS] + [("separate", "bf16"), ("value_head", "autocast")]
 
