@@ -11,6 +11,7 @@ from rich.text import Text
 
 from eval import words
 from eval.comparison import ArmComparison, Results, TaskComparison
+from eval.frontier import Matched
 from eval.sequence_words import relearning_line, sequence_line
 from eval.win_words import win_line
 
@@ -67,6 +68,10 @@ def print_results(results: Results, console: Console) -> None:
     for arm in [arm for arm in arms if "contrast" in arm.kinds] or arms:
         line = words.sentence(arm, "base" in arm.kinds)
         console.print(line, markup=False, highlight=False)
+    for entry in results.data.get("frontier", ()):
+        for matched in entry["matched"]:
+            line = words.at_equal_gain(Matched(**(matched | {"levels": ()})))
+            console.print(line, markup=False, highlight=False)
     for name, say in (("win_rates", win_line), ("sequences", sequence_line), ("relearning", relearning_line)):
         for entry in results.data.get(name, ()):
             console.print(say(entry), markup=False, highlight=False)
