@@ -29,7 +29,7 @@ class Cell:
     goal: tuple[float, float]
     seed_effect: str = "–"
     simulations: int = 4000
-    few: int = 500
+    few: int = 300
 
     @property
     def name(self) -> str:

@@ -71,7 +71,7 @@ def _simulations(cell: Cell, method: str) -> int:
     """How many experiments a method sees: the slow ones fewer, and evalstats' bootstrap (up to seconds an interval) only
     small experiments."""
     if method == DEFAULT:
-        return cell.few // 5 if cell.world.items <= 400 else 0
+        return cell.few // 3 if cell.world.items <= 400 else 0
     return cell.few if method in ("two-way bootstrap", SCORE) else cell.simulations
 
 
