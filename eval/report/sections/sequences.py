@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -20,7 +20,18 @@ def section(page: Page) -> Section | None:
         return None
     orders = [entry for entry in entries if entry["kind"] == "order"]
     charts = [_chart(number, entry) for number, entry in enumerate(orders)]
-    return page.section("sequences", "Task after task", charts=charts, entries=entries, orders=orders, numbers=NUMBERS)
+    context = {"entries": entries, "orders": orders, "numbers": NUMBERS, "by_seed": _by_seed(entries)}
+    return page.section("sequences", "Task after task", charts=charts, **context)
+
+
+def _by_seed(entries: Sequence[Entry]) -> Table:
+    """The numbers of every seed alone, in points."""
+    rows = [
+        (entry["name"], seed, *(100 * entry[key]["per_seed"][place] for key in NUMBERS))
+        for entry in entries
+        for place, seed in enumerate(entry["seeds"])
+    ]
+    return Table(("order", "seed", *NUMBERS.values()), tuple(rows))
 
 
 def _chart(number: int, entry: Entry) -> Chart:
