@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import yaml
 
 LESSON = {"kind": "sft", "steps": 4, "batch_size": 8, "learning_rate": 0.001, "checkpoint_every": 2}
@@ -28,6 +29,7 @@ RECIPE = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_sequence_and_a_relearning_probe_are_measured_and_shown(tmp_path, align):
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(RECIPE, sort_keys=False))
     done = align("run", "recipe.yaml", "--store", "runs", cwd=tmp_path)

@@ -11,6 +11,8 @@ from synthetic_sequences import report
 from alignment.core.errors import SuiteError
 from eval.config import Comparison, Relearning
 from eval.relearning import Curve, measure_relearning, relearned, savings_of, steps_to
+from eval.report import build_report
+from eval.sequence_words import relearning_line
 
 PROBE = Relearning(task="a", lost="again", never="new", threshold=0.8)
 STEPS = np.array([0, 10, 20, 40])
@@ -135,3 +137,17 @@ def test_a_start_that_was_not_evaluated_is_named(tmp_path):
     made = probed(tmp_path)
     with pytest.raises(SuiteError, match="forgot was not evaluated"):
         measure_relearning(replace(made, models=[model for model in made.models if model.stage != "forgot"]))
+
+
+def test_page_and_terminal_say_how_fast_it_came_back(tmp_path):
+    results = build_report(probed(tmp_path / "cells"), tmp_path / "out")
+    [entry] = results.data["relearning"]
+    line = relearning_line(entry)
+    assert (
+        line.startswith("a at 80.0 points after 16 steps where it was lost")
+        and "and 35 steps where it was never there" in line
+    )
+    page = results.page.read_text(encoding="utf-8")
+    assert "Gone or only buried?" in page and 'id="figure-relearning_0"' in page and ">16</td>" in page
+    unknown = entry | {"savings": {"value": None, "ci": [None, None]}}
+    assert relearning_line(unknown).endswith("savings unknown")
