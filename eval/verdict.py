@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Literal
 
@@ -139,16 +140,20 @@ def settling_designs(estimate: Estimate, margin: float, n_items: int | None = No
     def settles(seeds: int, item_factor: float) -> bool:
         return power(_extended(parts, seeds / parts.n_seeds, item_factor), margin) >= POWER
 
-    def items_needed(seeds: int) -> Design | None:
-        factors = (factor for factor in ITEM_FACTORS if settles(seeds, factor))
-        return next((Design(seeds, math.ceil(each * factor)) for factor in factors), None)
+    def items_needed(seeds: int) -> Design:
+        factor = ITEM_FACTORS[bisect_left(ITEM_FACTORS, True, key=lambda factor: settles(seeds, factor))]
+        return Design(seeds, math.ceil(each * factor))
 
-    designs = [design] if (design := items_needed(parts.n_seeds)) else []
-    if parts.n_seeds == 1:
+    now, most = parts.n_seeds, ITEM_FACTORS[-1]
+    designs = [items_needed(now)] if settles(now, most) else []
+    if now == 1:
         return designs
-    more = range(parts.n_seeds + 1, MORE_SEEDS + 1)
-    designs += [Design(seeds, each) for seeds in more if settles(seeds, 1.0)][:1]
-    return designs or [design for seeds in more if (design := items_needed(seeds))][:1]
+    more = range(now + 1, MORE_SEEDS + 1)
+    if settles(MORE_SEEDS, 1.0):
+        designs.append(Design(more[bisect_left(more, True, key=lambda seeds: settles(seeds, 1.0))], each))
+    if not designs and settles(MORE_SEEDS, most):
+        designs.append(items_needed(more[bisect_left(more, True, key=lambda seeds: settles(seeds, most))]))
+    return designs
 
 
 def _extended(parts: Parts, seed_factor: float, item_factor: float) -> Parts:
