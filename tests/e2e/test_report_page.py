@@ -21,6 +21,7 @@ from eval.report import build_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+SCREENS = [(1280, "light"), (1280, "dark"), (390, "light")]
 NASTY = [
     'a, "b"',
     "two\nlines",
@@ -62,30 +63,33 @@ def results(tmp_path_factory):
     return build_report(replace(report, models=models, reward_models=rewards), folder / "out")
 
 
-@pytest.fixture
-def opened(browser, results):
-    """open(width, scheme) -> a loaded page with all figures drawn; what it asked for or complained of must be nothing."""
-    contexts, complaints = [], []
-
-    def open_page(width=1280, scheme="light"):
-        context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(10_000)
+@pytest.fixture(scope="module")
+def loaded(browser, results):
+    """(pages by width and scheme, what any of them asked for or complained of)."""
+    pages, complaints = {}, []
+    for width, scheme in SCREENS:
+        pages[width, scheme] = page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
+        page.set_default_timeout(60_000)  # waiting ends as soon as the page is ready
         page.on("request", lambda r: r.url.startswith(("file:", "data:", "blob:")) or complaints.append(r.url))
         page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(results.page.as_uri())
-        waiting = (
-            "[...document.querySelectorAll('figure')].filter((one) => !one.closest('main details:not([open])')).length"
-        )
-        page.locator(".drawing + .tools").nth(page.evaluate(waiting) - 1).wait_for()  # drawn, with its export
-        return page
+        all_drawn(page)
+    return pages, complaints
 
-    yield open_page
-    for context in contexts:
-        context.close()
+
+@pytest.fixture
+def opened(loaded):
+    """open(width, scheme) -> the page with all figures drawn; no test may make it ask for anything or complain."""
+    pages, complaints = loaded
+    yield lambda width=1280, scheme="light": pages[width, scheme]
     assert complaints == []
+
+
+def all_drawn(page) -> None:
+    """Wait until every figure that is in sight is drawn and offers its export."""
+    waiting = "(all) => all.filter((one) => !one.closest('main details:not([open])')).length"
+    page.locator(".drawing + .tools").nth(page.eval_on_selector_all("figure", waiting) - 1).wait_for()
 
 
 def saved(page, button) -> str:
@@ -95,11 +99,11 @@ def saved(page, button) -> str:
     return Path(download.value.path()).read_bytes().decode("utf-8")
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
+@pytest.mark.parametrize(("width", "scheme"), SCREENS)
 def test_page_in_chromium(opened, width, scheme):
     page = opened(width, scheme)
-    for fold in page.query_selector_all("details:not([open]) > summary"):
-        fold.click()
+    page.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.open = true; })")
+    all_drawn(page)
     page.click("#items-more")
     assert len(page.query_selector_all(".drawing svg")) >= 10
     assert page.evaluate("window.attacked") is None
@@ -129,7 +133,7 @@ def test_arms_keep_their_colour_in_tables_and_figures(opened):
 
 
 def test_the_reader_chooses_dark_by_keyboard_and_it_stays(opened):
-    page = opened(scheme="light")
+    page = opened()
     ground = "getComputedStyle(document.documentElement).backgroundColor"
     light = page.evaluate(ground)
     page.focus("#theme")
@@ -138,6 +142,9 @@ def test_the_reader_chooses_dark_by_keyboard_and_it_stays(opened):
     assert light == "rgb(255, 254, 251)" and dark == "rgb(25, 24, 22)"
     page.reload()
     assert page.evaluate(ground) == dark and page.inner_text("#theme") == "Light"
+    page.click("#theme")
+    assert page.evaluate(ground) == light
+    all_drawn(page)
 
 
 def forgotten(results, task: str, seed: int) -> set[int]:
@@ -224,7 +231,7 @@ def test_figures_are_saved_as_svg_that_stands_alone(opened):
 def test_every_figure_has_its_table(opened, results):
     page = opened()
     page.evaluate("document.querySelectorAll('main details').forEach((fold) => { fold.open = true; })")
-    page.locator(".drawing + .tools").nth(page.locator("figure").count() - 1).wait_for()
+    all_drawn(page)
     about = "(all) => all.map((one) => [one.id, one.querySelectorAll('tbody tr').length])"
     figures = page.eval_on_selector_all("figure", about)
     assert len(figures) >= 10 and all(rows > 0 for _, rows in figures)
