@@ -28,8 +28,8 @@ from benchmarks.statistics.render import RESULTS, missed, rich_tables, update_re
 from eval.bootstrap import resampled_means, seed_draws
 
 
-def main(share: float, publish: bool) -> None:
-    """Runs everything. share: of the simulations, less for a quick look, which is never published."""
+def main(share: float, jobs: int) -> None:
+    """Runs everything, `jobs` cells at once. share: of the simulations, less for a quick look, which is never published."""
     console, started = Console(), time.perf_counter()
     os.environ["OMP_NUM_THREADS"] = "1"  # of the workers: their matrices are small
     with_peer = fetch_peer()
@@ -39,13 +39,13 @@ def main(share: float, publish: bool) -> None:
         replace(cell, simulations=round(cell.simulations * share), few=round(cell.few * share)) for cell in all_cells()
     ]
     seconds = bootstrap_seconds()
-    found = _run(cells, with_peer, console)
+    found = _run(cells, with_peer, jobs, console)
     results: dict[str, Any] = provenance(("numpy", "scipy", "statsmodels"))
     results["versions"] |= {"evalstats": VERSION} if with_peer else {}
     results["cells"] = [_entry(cell, found[cell.name]) for cell in cells]
     results |= {"bootstrap_seconds": seconds, "seconds": time.perf_counter() - started}
     results["figures"] = figures(results)
-    if publish:
+    if share >= 1:
         write_json(RESULTS, results)
         update_readme()
     for table in rich_tables(results):
@@ -77,12 +77,12 @@ def bootstrap_seconds(replicates: int = 10_000, seeds: int = 5, items: int = 2_0
     return time.perf_counter() - started
 
 
-def _run(cells: Sequence[Cell], with_peer: bool, console: Console) -> dict[str, dict[str, Figures]]:
+def _run(cells: Sequence[Cell], with_peer: bool, jobs: int, console: Console) -> dict[str, dict[str, Figures]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     found = {}
     with (
         Progress(*columns, TimeRemainingColumn(), console=console) as progress,
-        ProcessPoolExecutor(cores(), multiprocessing.get_context("spawn")) as pool,
+        ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool,
     ):
         shown = progress.add_task("simulating", total=len(cells))
         by_size = sorted(cells, key=lambda cell: -cell.world.items * cell.world.seeds * cell.world.tasks)
@@ -102,5 +102,6 @@ def _entry(cell: Cell, found: Mapping[str, Figures]) -> dict[str, Any]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--share", type=float, default=1.0, help="of the simulations; below 1 nothing is written")
-    share = parser.parse_args().share
-    main(share, publish=share >= 1)
+    parser.add_argument("--jobs", type=int, default=cores(), help="cells at once (default: one a core)")
+    arguments = parser.parse_args()
+    main(arguments.share, arguments.jobs)
