@@ -154,14 +154,17 @@ def _all_references(config: StageConfig, measuring: EvaluateConfig | None) -> It
         yield from ((f"evaluate.{role}", reference) for role, reference in references(measuring) if role != "model")
 
 
+_READING = ("split", "rows", "format", "columns", "on_error")  # how a reference is read, beside what it holds
+
+
 def _put(resolved: dict[str, Any], role: str, identity: dict[str, Any]) -> None:
-    """Replace the reference at a dotted path by what identifies its contents; its split and row limit stay."""
+    """Replace the reference at a dotted path by what identifies its contents; how it is read stays."""
     *parents, last = role.split(".")
     block: Any = resolved
     for part in parents:
         block = block[int(part)] if isinstance(block, list) else block[part]
     key: Any = int(last) if isinstance(block, list) else last
-    kept = {name: block[key][name] for name in ("split", "rows") if block[key].get(name) is not None}
+    kept = {name: block[key][name] for name in _READING if block[key].get(name) is not None}
     block[key] = identity | kept
 
 

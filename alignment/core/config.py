@@ -6,6 +6,7 @@ Nothing here imports torch, so a recipe is checked in well under a second.
 
 from __future__ import annotations
 
+from operator import not_
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -36,13 +37,22 @@ class DataRef(Config):
 
     stage: str | None = None
     path: str | list[str] | None = Field(
-        None, description="JSON, JSONL, Parquet or text; may hold environment variables"
+        None, description="JSON, JSONL, CSV, Parquet or text, also .gz; may hold environment variables"
     )
     hub: str | None = None
     revision: str | None = None
     lab: str | None = Field(None, description="name of one of the lab's data sets")
     split: str | None = Field(None, description="train, validation or test; None = all rows of a file, train elsewhere")
     rows: int | None = Field(None, gt=0, description="only the first so many rows")
+    format: str | None = Field(
+        None, exclude_if=not_, description="one of alignment/data/formats.py; None = told by the first row's columns"
+    )
+    columns: dict[str, str] = Field(
+        {}, exclude_if=not_, description="our names of columns and theirs: {prompt: question, completion: answer}"
+    )
+    on_error: Literal["stop", "skip"] = Field(
+        "stop", exclude_if=lambda value: value == "stop", description="at bad rows; skip = leave them out, and say so"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> DataRef:

@@ -3,60 +3,121 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from alignment.core.artifact import Artifact
 from alignment.core.config import DataRef
 from alignment.core.errors import DataError
+from alignment.data.formats import FORMATS, NAMES, Format, detect, renamed
+from alignment.data.reading import raise_bad, read_file, told
 
 Row = dict[str, Any]
 SPLITS = ("train", "validation", "test")
-_SUFFIXES = (".jsonl", ".json", ".parquet", ".txt")
-_SHOWN = 5
+_logger = logging.getLogger(__name__)
 
 
 def load_rows(
     ref: DataRef, artifact: Artifact | None = None, fields: Sequence[str] = (), where: str = "data"
 ) -> list[Row]:
-    """All rows that `ref` names, each checked to hold every one of `fields` as non-empty text or messages.
+    """All rows that `ref` names, in the suite's own form, each checked to hold every one of `fields` as non-empty text or messages.
 
     artifact: the data set when `ref.stage` is set; for a hub reference its digest is the resolved commit.
     where: what error messages call this reference, e.g. `stages.sft.data`.
-    Raises DataError for a missing, empty or malformed source.
+    Raises DataError for a missing, empty or malformed source; bad rows are left out, and told, under `on_error: skip`.
     """
+    read = read_rows(ref, artifact, where)
+    bad = [*read.bad, *_without(read.rows, fields)]
+    if ref.on_error == "stop":
+        expected = f"each row to hold {', '.join(fields)}" if fields else "rows that can be read"
+        raise_bad(bad, read.source, where, expected)
+        return [row for _, row in read.rows]
+    if bad:
+        _logger.warning("%s: left out of %s: %s", where, read.source, told(bad))
+    kept = [row for number, row in read.rows if not _without([(number, row)], fields)]
+    if not kept:
+        raise DataError(where, f"{read.source}: no good row; {told(bad)}", "at least one", "mend them")
+    return kept
+
+
+@dataclass(frozen=True)
+class Read:
+    """rows: with line numbers, in the suite's own form. bad: what is wrong with the others. format: what they were found to be."""
+
+    source: str
+    format: str
+    rows: list[tuple[int, Row]]
+    bad: list[str]
+
+
+def read_rows(ref: DataRef, artifact: Artifact | None = None, where: str = "data") -> Read:
+    """What `ref` names, read and converted, nothing left out unsaid. Raises DataError for what cannot be read as a whole."""
+    source, numbered, bad = _raw(ref, artifact, where)
+    shape = _format(ref, numbered, where)
+    rows: list[tuple[int, Row]] = []
+    for number, row in numbered:
+        try:
+            own = renamed(row, ref.columns) if ref.columns else row
+            rows += [(number, made) for made in (shape.convert(own) if shape is not None else [own])]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            bad.append(f"line {number}: {error}")
+    if ref.split is not None and ref.path is not None:
+        rows = [(number, row) for number, row in rows if split_of(_key(row), where, ref.split) == ref.split]
+    if not rows and (not bad or ref.split is not None):
+        raise DataError(
+            where, f"{source} holds no rows", "at least one row", "check the file, the split and the filter"
+        )
+    return Read(source, shape.name if shape is not None else "", rows[: ref.rows], bad)
+
+
+def _raw(ref: DataRef, artifact: Artifact | None, where: str) -> tuple[str, list[tuple[int, Row]], list[str]]:
+    """The rows as they are kept, and where that is."""
     if ref.stage is not None:
         assert artifact is not None, f"{where}: the runner did not hand in the data set of stage {ref.stage}"
         path = artifact.path / f"{ref.split or 'train'}.jsonl"
-        numbered = list(_read_file(path, where))
-        source = str(path)
-    elif ref.lab is not None:
+        return str(path), *read_file(path, where)
+    if ref.lab is not None:
         from alignment.lab import data as lab
 
         if not lab.known(ref.lab):
             raise DataError(
                 where, f"the lab has no data set {ref.lab!r}", f"one of {', '.join(lab.NAMES)}", "correct the name"
             )
-        numbered = list(enumerate(lab.rows(ref.lab, ref.split or "train"), 1))
-        source = f"lab:{ref.lab}"
-    elif ref.hub is not None:
-        numbered = list(enumerate(_read_hub(ref, where, artifact.digest if artifact else ref.revision), 1))
-        source = f"hub:{ref.hub}"
-    else:
-        numbered = [pair for path in resolve_paths(ref, where) for pair in _read_file(path, where)]
-        source = str(ref.path)
-        if ref.split is not None:
-            numbered = [(line, row) for line, row in numbered if split_of(_key(row), where, ref.split) == ref.split]
-    if not numbered:
-        raise DataError(
-            where, f"{source} holds no rows", "at least one row", "check the file, the split and the filter"
-        )
-    numbered = numbered[: ref.rows]
-    _require_fields(numbered, fields, source, where)
-    return [row for _, row in numbered]
+        return f"lab:{ref.lab}", list(enumerate(lab.rows(ref.lab, ref.split or "train"), 1)), []
+    if ref.hub is not None:
+        rows = _read_hub(ref, where, artifact.digest if artifact else ref.revision)
+        return f"hub:{ref.hub}", list(enumerate(rows, 1)), []
+    numbered, bad = [], []
+    for path in (paths := resolve_paths(ref, where)):
+        rows, wrong = read_file(path, where)
+        numbered += rows
+        bad += [f"{path.name}, {problem}" for problem in wrong] if len(paths) > 1 else wrong
+    return str(ref.path), numbered, bad
+
+
+def _format(ref: DataRef, numbered: Sequence[tuple[int, Row]], where: str) -> Format | None:
+    """The one that the recipe names, else the one that the first row fits. Raises DataError for a name that there is not."""
+    if ref.format is not None:
+        named = [shape for shape in FORMATS if shape.name == ref.format]
+        if not named:
+            raise DataError(f"{where}.format", f"no format {ref.format!r}", f"one of {', '.join(NAMES)}", "name one")
+        first = _first_row(ref, numbered)
+        return next((shape for shape in named if shape.fits(first)), named[0])
+    return detect(_first_row(ref, numbered)) if numbered else None
+
+
+def _first_row(ref: DataRef, numbered: Sequence[tuple[int, Row]]) -> Row:
+    """The first row under our names, so far as it has them."""
+    first = numbered[0][1] if numbered else {}
+    try:
+        return renamed(first, ref.columns) if ref.columns else first
+    except ValueError:
+        return first
 
 
 def resolve_paths(ref: DataRef, where: str) -> list[Path]:
@@ -112,68 +173,6 @@ def _key(row: Row) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
-def _read_file(path: Path, where: str) -> Iterator[tuple[int, Row]]:
-    if path.suffix not in _SUFFIXES:
-        raise DataError(
-            where,
-            f"{path}: unknown kind of file {path.suffix!r}",
-            f"one of {', '.join(_SUFFIXES)}",
-            "convert or rename it",
-        )
-    if not path.exists():
-        raise DataError(where, f"{path} does not exist", "an existing file", "correct the path or the split")
-    if path.suffix == ".parquet":
-        import pyarrow.parquet
-
-        try:
-            yield from enumerate(pyarrow.parquet.read_table(path).to_pylist(), 1)
-        except pyarrow.ArrowException as error:
-            raise DataError(where, f"{path}: {error}", "a whole Parquet file", "write it again") from None
-        return
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(where, f"{path}: not UTF-8 at byte {error.start}", "UTF-8 text", "convert the file") from None
-    if path.suffix == ".txt":
-        yield 1, {"text": text}
-    elif path.suffix == ".json":
-        yield from enumerate(_parse_json_array(text, path, where), 1)
-    else:
-        yield from _parse_jsonl(text, path, where)
-
-
-def _parse_jsonl(text: str, path: Path, where: str) -> list[tuple[int, Row]]:
-    rows, bad = [], []
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            bad.append(f"line {number}: {error.msg} at column {error.colno}")
-            continue
-        if isinstance(row, dict):
-            rows.append((number, row))
-        else:
-            bad.append(f"line {number}: a {type(row).__name__}, not an object")
-    _raise_bad(bad, path, where, "one JSON object a line")
-    return rows
-
-
-def _parse_json_array(text: str, path: Path, where: str) -> list[Row]:
-    try:
-        rows = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            where, f"{path}, line {error.lineno}: {error.msg}", "a JSON array of objects", "mend the file"
-        ) from None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise DataError(
-            where, f"{path} is not an array of objects", "a JSON array of objects", "use .jsonl for one object a line"
-        )
-    return rows
-
-
 def _read_hub(ref: DataRef, where: str, revision: str | None) -> list[Row]:
     import datasets
 
@@ -188,7 +187,8 @@ def _read_hub(ref: DataRef, where: str, revision: str | None) -> list[Row]:
         ) from None
 
 
-def _require_fields(numbered: Sequence[tuple[int, Row]], fields: Sequence[str], source: str, where: str) -> None:
+def _without(numbered: Sequence[tuple[int, Row]], fields: Sequence[str]) -> list[str]:
+    """What is wrong with the rows that do not hold every field as text or messages."""
     bad = []
     for number, row in numbered:
         for field in fields:
@@ -200,17 +200,8 @@ def _require_fields(numbered: Sequence[tuple[int, Row]], fields: Sequence[str], 
                 )
             elif isinstance(row[field], list) and not all(_is_message(message) for message in row[field]):
                 bad.append(f"line {number}: field {field!r} holds what is no message with role and content")
-    _raise_bad(bad, source, where, f"each row to hold {', '.join(fields)}")
+    return bad
 
 
 def _is_message(value: object) -> bool:
     return isinstance(value, dict) and isinstance(value.get("role"), str) and isinstance(value.get("content"), str)
-
-
-def _raise_bad(bad: Sequence[str], source: object, where: str, expected: str) -> None:
-    if bad:
-        more = f"\n    ... and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
-        listed = "".join(f"\n    {problem}" for problem in bad[:_SHOWN])
-        raise DataError(
-            where, f"{source}: {len(bad)} bad row{'s' * (len(bad) > 1)}:{listed}{more}", expected, "mend these rows"
-        )
