@@ -15,17 +15,15 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from alignment.core.provenance import cores
 from benchmarks.publish import provenance, rounded, write_json
 from benchmarks.statistics.cells import Cell, all_cells
-from benchmarks.statistics.measure import Figures, measure
+from benchmarks.statistics.measure import Figures, bootstrap_seconds, measure
 from benchmarks.statistics.peer import VERSION, fetch_peer
 from benchmarks.statistics.render import RESULTS, missed, rich_tables, update_readme
-from eval.bootstrap import resampled_means, seed_draws
 
 
 def main(share: float, jobs: int) -> None:
@@ -38,8 +36,7 @@ def main(share: float, jobs: int) -> None:
     cells = [
         replace(cell, simulations=round(cell.simulations * share), few=round(cell.few * share)) for cell in all_cells()
     ]
-    seconds = bootstrap_seconds()
-    found = _run(cells, with_peer, jobs, console)
+    seconds, found = _run(cells, with_peer, jobs, console)
     results: dict[str, Any] = provenance(("numpy", "scipy", "statsmodels"))
     results["versions"] |= {"evalstats": VERSION} if with_peer else {}
     results["cells"] = [_entry(cell, found[cell.name]) for cell in cells]
@@ -66,32 +63,24 @@ def figures(results: Mapping[str, Any]) -> dict[str, float]:
     return numbers
 
 
-def bootstrap_seconds(replicates: int = 10_000, seeds: int = 5, items: int = 2_000, tasks: int = 12) -> float:
-    """Wall time of the two-way bootstrap of as many tasks, in this process."""
-    rng = np.random.default_rng(0)
-    scores = rng.integers(0, 2, (tasks, seeds, 1, items)).astype(float)
-    started = time.perf_counter()
-    weights = seed_draws(seeds, replicates, rng)
-    for task in scores:
-        resampled_means(task, weights, rng)
-    return time.perf_counter() - started
-
-
-def _run(cells: Sequence[Cell], with_peer: bool, jobs: int, console: Console) -> dict[str, dict[str, Figures]]:
+def _run(
+    cells: Sequence[Cell], with_peer: bool, jobs: int, console: Console
+) -> tuple[float, dict[str, dict[str, Figures]]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     found = {}
     with (
         Progress(*columns, TimeRemainingColumn(), console=console) as progress,
         ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool,
     ):
-        shown = progress.add_task("simulating", total=len(cells))
+        shown = progress.add_task("the bootstrap, timed alone", total=len(cells))
+        seconds = pool.submit(bootstrap_seconds).result()
         by_size = sorted(cells, key=lambda cell: -cell.world.items * cell.world.seeds * cell.world.tasks)
         futures = {pool.submit(measure, cell, with_peer): cell for cell in by_size}
         for future in as_completed(futures):
             cell = futures[future]
             found[cell.name] = future.result()
             progress.update(shown, advance=1, description=cell.name)
-    return found
+    return seconds, found
 
 
 def _entry(cell: Cell, found: Mapping[str, Figures]) -> dict[str, Any]:
