@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from alignment.core.config import DataRef
 from alignment.core.errors import DataError
-from alignment.data.rows import load_rows
+from alignment.data.rows import load_rows, read_rows
 
 
 @dataclass(frozen=True)
@@ -14,20 +14,26 @@ class CheckedData:
     where: str
     source: str
     rows: int
+    format: str = ""  # what the file was found to be
 
 
 def check_rows(reference: DataRef, alternatives: tuple[tuple[str, ...], ...], where: str) -> CheckedData:
     """Rows hold the fields of the first alternative that fits the first row. Raises DataError."""
     if reference.hub is not None:  # reading it needs the datasets library; the stage that uses it checks its rows
         return checked(reference, 0, where)
-    first = load_rows(reference, where=where)[0]
+    read = read_rows(reference, where=where)
+    first = read.rows[0][1] if read.rows else load_rows(reference, where=where)[0]
     fitting = [fields for fields in alternatives if all(name in first for name in fields)]
     if not fitting:
         expected = " or ".join(" + ".join(fields) for fields in alternatives)
         raise DataError(
-            where, f"{reference.path or reference.lab}: rows hold {', '.join(first)}", expected, "rename the fields"
+            where,
+            f"{reference.path or reference.lab}: rows hold {', '.join(first)}",
+            expected,
+            "name the columns that hold them with `columns:`, or use other data",
         )
-    return checked(reference, len(load_rows(reference, fields=fitting[0], where=where)), where)
+    rows = load_rows(reference, fields=fitting[0], where=where)
+    return replace(checked(reference, len(rows), where), format="" if reference.lab else read.format)
 
 
 def checked(reference: DataRef, rows: int, where: str) -> CheckedData:

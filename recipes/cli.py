@@ -41,6 +41,7 @@ def check(recipe: RecipeName, overrides: Overrides = None, store: StoreFolder = 
     plan = make_plan(parsed, _externals(store))
     for data in check_recipe(parsed):
         rows = f"{data.rows:,} rows" if data.rows else "checked when its stage starts"
+        rows += f" ({data.format})" if data.format else ""
         out.print(f"  {data.where}: {escape(data.source)}, {rows}", highlight=False, soft_wrap=True)
     out.print(
         f"{parsed.name}: {len(parsed.stages)} stages, {len(parsed.seeds)} seeds, {len(plan.cells)} cells: no errors found"

@@ -83,7 +83,7 @@ CASES = {
         {"stages.x": {"kind": "pretrained", "model": {"stage": "base"}}}, "stages.x: not valid", "comes from outside",
     ),
     "tokens of a stage that counts none": (
-        {"stages.sft.steps": None, "stages.sft.match_tokens": {"stage": "base"}}, "'base' counts no trained tokens", "kind sft or ppo",
+        {"stages.sft.steps": None, "stages.sft.match_tokens": {"stage": "base"}}, "'base' counts no trained tokens", "kind sft, dpo",
     ),
     "folder as data": ({"stages.sft.data": {"path": "."}}, "is a folder", "name the files"),
     "no tasks": ({"evaluation.target": [], "evaluation.retained": []}, "evaluation: no tasks", "name what is to be measured"),
@@ -138,7 +138,7 @@ def test_one_clear_message_and_exit_code_2(check, name, monkeypatch):
 FILES = {
     "empty data file": ("", "rows.jsonl holds no rows", "at least one row"),
     "malformed line": (ROW + '{"prompt": "a", \n' + ROW, "rows.jsonl: 1 bad row", "line 2"),
-    "not an object": (ROW + "[1]\n", "line 2: a list, not an object", "one JSON object a line"),
+    "not an object": (ROW + "[1]\n", "line 2: a list, not an object", "each row to hold prompt, completion"),
     "row without the needed field": (ROW + '{"prompt": "x"}\n', "line 2: no field 'completion'", "prompt, completion"),
     "row with an empty field": (
         ROW + '{"prompt": "x", "completion": ""}\n',
