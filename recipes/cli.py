@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from alignment.core.errors import SuiteError
+from recipes import data_cli
 
 app = typer.Typer(
     help="Alignment experiments by recipe: train, measure, compare.",
@@ -20,6 +21,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+app.add_typer(data_cli.app, name="data")
 out = Console()
 
 RecipeName = Annotated[

@@ -97,7 +97,7 @@ def _raw(ref: DataRef, artifact: Artifact | None, where: str) -> tuple[str, list
         rows, wrong = read_file(path, where)
         numbered += rows
         bad += [f"{path.name}, {problem}" for problem in wrong] if len(paths) > 1 else wrong
-    return str(ref.path), numbered, bad
+    return ", ".join(map(str, paths)), numbered, bad
 
 
 def _format(ref: DataRef, numbered: Sequence[tuple[int, Row]], where: str) -> Format | None:

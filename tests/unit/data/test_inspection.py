@@ -1,0 +1,151 @@
+"""What `align data` finds, drops and splits: by hand, and through the command."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from alignment.core.errors import RecipeError
+from alignment.data.cleaning import Dropped, Rules, clean, split
+from alignment.data.inspection import inspect, overlap
+from alignment.data.rows import write_rows
+from recipes.data_cli import app
+
+
+def numbered(*rows):
+    return list(enumerate(rows, 1))
+
+
+def words(text):
+    return len(text.split())
+
+
+def found(rows, shape="preferences", limit=None):
+    return {one.kind: one for one in inspect(numbered(*rows), shape, None, limit)[1]}
+
+
+def test_duplicates_equal_answers_and_long_rows_are_found_with_their_lines():
+    pair = {"prompt": "a b", "chosen": "c", "rejected": "d"}
+    rows = [
+        pair,
+        pair,
+        {"prompt": "a b", "chosen": "e", "rejected": "e"},
+        {"prompt": "x " * 9, "chosen": "c", "rejected": "d"},
+    ]
+    findings = found(rows, limit=8)
+    assert findings["duplicates"].lines == (2,)
+    assert findings["prompts that come again"].lines == (3,)
+    assert findings["chosen equals rejected"].lines == (3,) and findings["chosen equals rejected"].severity == "error"
+    assert findings["over-long rows"].lines == (4,)
+    assert "1000 is a sensible least" in findings["few rows"].advice
+
+
+def test_secrets_and_personal_data_are_hinted_at_but_never_repeated():
+    key = "AKIA" + "A1B2" * 4
+    rows = [
+        {"text": f"the key is {key}"},
+        {"text": "write to jane.doe@example.org or +49 30 1234567"},
+        {"text": "3 + 4"},
+    ]
+    findings = found(rows, "text")
+    assert findings["hints of secrets"].lines == (1,) and findings["hints of personal data"].lines == (2,)
+    assert key not in str(findings) and "jane" not in str(findings)
+
+
+def test_wrongly_decoded_text_is_found_and_plain_accents_are_not():
+    rows = [
+        {"text": "caf\u00c3\u00a9"},
+        {"text": "caf\u00e9 \u201cquoted\u201d"},
+        {"text": "a\x00b"},
+        {"text": "\ufffd"},
+    ]
+    assert found(rows, "text")["encoding trouble"].lines == (1, 3, 4)
+
+
+def test_near_duplicates_are_found_and_different_rows_are_not():
+    text = " ".join(f"word{n}" for n in range(60))
+    rows = [{"text": text}, {"text": text.replace("word30 ", "")}, {"text": " ".join(f"other{n}" for n in range(60))}]
+    near = found(rows, "text")["near duplicates"]
+    assert near.lines == (2,) and near.examples == ("line 2 is much like line 1",)
+
+
+def test_overlap_is_a_run_of_words_whatever_their_case_and_marks():
+    rows = numbered({"text": "One two three, four FIVE six."}, {"text": "one two three"}, {"text": "nothing of it"})
+    assert overlap(rows, ["zero one two three four five"], size=5).lines == (1,)
+    assert overlap(rows, ["One, two; three"], size=5).lines == (2,)  # shorter than a run: as a whole
+    assert overlap(rows, ["six five four three two one"], size=5) is None
+
+
+def test_every_dropped_row_has_its_reason_and_the_others_stay_in_order():
+    rows = numbered(
+        {"prompt": "a", "chosen": "b", "rejected": "c"},
+        {"prompt": "a", "chosen": "b", "rejected": "c"},
+        {"prompt": "d", "chosen": "e", "rejected": "e"},
+        {"prompt": "f " * 9, "chosen": "g", "rejected": "h"},
+        {"prompt": "secret question", "chosen": "i", "rejected": "j"},
+        {"prompt": "k", "chosen": "l", "rejected": "m"},
+    )
+    kept, dropped = clean(rows, Rules(longest=5, against=["secret question i j"]), words)
+    assert [row["prompt"] for row in kept] == ["a", "k"]
+    assert dropped == [
+        Dropped(2, "the same as line 1"), Dropped(3, "chosen equals rejected"), Dropped(4, "11 long, more than 5"),
+        Dropped(5, "overlaps with what it must not"),
+    ]  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers()), max_size=60))
+def test_a_prompt_sits_on_one_side_whatever_stands_around_it(pairs):
+    rows = [{"prompt": f"p{prompt}", "completion": str(answer)} for prompt, answer in pairs]
+    parts = split(rows, (0.5, 0.25, 0.25))
+    assert sorted(map(str, rows)) == sorted(str(row) for part in parts.values() for row in part)
+    sides = {}
+    for name, part in parts.items():
+        for row in part:
+            assert sides.setdefault(row["prompt"], name) == name
+    alone = split(rows[:1], (0.5, 0.25, 0.25))
+    assert all(
+        row["prompt"] not in sides or sides[row["prompt"]] == name for name, part in alone.items() for row in part
+    )
+
+
+def test_shares_are_met():
+    parts = split([{"prompt": str(n)} for n in range(20_000)], (0.8, 0.15, 0.05))
+    assert [round(len(parts[name]) / 20_000, 2) for name in ("train", "validation", "test")] == [0.8, 0.15, 0.05]
+
+
+@pytest.fixture
+def run():
+    runner = CliRunner()
+    return lambda *words: runner.invoke(app, [str(word) for word in words])
+
+
+def test_the_command_says_what_it_found_and_whether_that_will_do(run, tmp_path):
+    good = [{"instruction": f"Say {n}", "output": f"the answer is {n}"} for n in range(250)]
+    write_rows(good, tmp_path / "good.jsonl")
+    done = run("check", tmp_path / "good.jsonl")
+    assert done.exit_code == 0 and "250 rows, alpaca" in done.output and "no errors found" in done.output
+    write_rows([*good, {"instruction": "", "output": "x"}], tmp_path / "bad.jsonl")
+    done = run("check", tmp_path / "bad.jsonl", "--json")
+    told = json.loads(done.output)
+    assert done.exit_code == 1 and told["failed"] and told["bad"] == ["line 251: instruction is empty"]
+    assert told["rows"] == 250 and told["format"] == "alpaca" and len(told["lengths"]) == 250
+
+
+def test_converted_cleaned_and_split_files_hold_every_row_or_say_why_not(run, tmp_path):
+    rows = [{"instruction": f"Say {n % 20}", "output": str(n % 30)} for n in range(200)] + [
+        {"instruction": "", "output": "x"}
+    ]
+    write_rows(rows, tmp_path / "raw.jsonl")
+    assert run("convert", tmp_path / "raw.jsonl", "--out", tmp_path / "own.jsonl").exit_code == 0
+    assert len((tmp_path / "own.jsonl").read_text().splitlines()) == 200
+    assert (tmp_path / "own.dropped.txt").read_text() == "line 201: instruction is empty\n"
+    assert run("clean", tmp_path / "own.jsonl", "--out", tmp_path / "clean.jsonl").exit_code == 0
+    kept = len((tmp_path / "clean.jsonl").read_text().splitlines())
+    assert kept + len((tmp_path / "clean.dropped.txt").read_text().splitlines()) == 200 and kept == 60
+    assert run("split", tmp_path / "clean.jsonl", "--out", tmp_path / "parts").exit_code == 0
+    parts = {path.stem: path.read_text().splitlines() for path in (tmp_path / "parts").glob("*.jsonl")}
+    assert sum(map(len, parts.values())) == 60 and set(parts) == {"train", "validation", "test"}
+    again = run("clean", tmp_path / "own.jsonl", "--out", tmp_path / "clean.jsonl")
+    assert isinstance(again.exception, RecipeError) and "is there already" in str(again.exception)
