@@ -60,6 +60,8 @@ class GroupConfig(TrainingConfig):
             )
         if self.quantization is not None and self.peft is None:
             raise ValueError("quantised weights cannot be trained: add a peft block, or drop quantization")
+        if self.peft is not None and self.peft.method not in ("lora", "rslora"):
+            raise ValueError(f"peft.method: engines get merged weights of lora or rslora, not of {self.peft.method}")
         idle = [name for name in ("batch_size", "gradient_accumulation") if name in self.model_fields_set]
         if idle:
             raise ValueError(f"{idle[0]}: has no effect here; use rollout.batch_size and minibatch_size")

@@ -4,23 +4,48 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from alignment.core.config import Config, Precision, StageConfig
 
 
 class PeftConfig(Config):
-    """Train a low-rank adapter beside frozen weights (LoRA, Hu et al. 2021).
+    """Train a few weights beside frozen ones. All of these can be merged into the weights in the end, at no cost of inference.
 
-    It wants a learning rate about ten times that of full fine-tuning. An adapter leaves the embeddings alone: it cannot
+    lora: a low-rank update of linear layers (Hu et al. 2021). rslora: the same, scaled by alpha / sqrt(r), for larger ranks
+    (Kalajdzievski 2023). dora: direction and magnitude apart (Liu et al. 2024); three times slower. ia3: one factor for each
+    channel of keys, values and feed-forward (Liu et al. 2022); very few weights, and rates of 1e-2 and more.
+
+    LoRA wants a learning rate about ten times that of full fine-tuning. An adapter leaves the embeddings alone: it cannot
     give a meaning to tokens the base never met.
     """
 
-    method: Literal["lora"] = "lora"
+    method: Literal["lora", "rslora", "dora", "ia3"] = "lora"
     r: int = Field(8, gt=0, description="rank of the update")
     alpha: int = Field(16, gt=0, description="the update is scaled by alpha / r")
     dropout: float = Field(0.0, ge=0, lt=1)
     target_modules: Literal["all-linear"] | list[str] = "all-linear"
+
+    @model_validator(mode="after")
+    def _no_option_is_idle(self) -> PeftConfig:
+        idle = [name for name in ("r", "alpha", "dropout") if name in self.model_fields_set]
+        if self.method == "ia3" and idle:
+            raise ValueError(f"{idle[0]}: ia3 has no rank, scale or dropout; remove it")
+        return self
+
+
+class FreezeConfig(Config):
+    """Weights that stay as they are. layers: the first so many, with the embeddings below them. patterns: names of parameters, with
+    * for any part of a name, such as `*.mlp.*`. What is tied to something frozen (an output head to the embeddings) is frozen too."""
+
+    layers: int | None = Field(None, gt=0)
+    patterns: list[str] = []
+
+    @model_validator(mode="after")
+    def _something(self) -> FreezeConfig:
+        if self.layers is None and not self.patterns:
+            raise ValueError("nothing to freeze: give layers or patterns")
+        return self
 
 
 class QuantizationConfig(Config):

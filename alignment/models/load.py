@@ -13,7 +13,8 @@ from transformers.utils import logging as transformers_logging
 
 from alignment.core.config import Precision
 from alignment.core.errors import ModelError
-from alignment.models.config import PeftConfig, QuantizationConfig
+from alignment.models.adapters import add_adapter, freeze_weights
+from alignment.models.config import FreezeConfig, PeftConfig, QuantizationConfig
 
 ADAPTER_FOLDER = "adapter"
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -51,6 +52,7 @@ def load_causal_lm(
     precision: Precision = "fp32",
     peft: PeftConfig | None = None,
     quantization: QuantizationConfig | None = None,
+    freeze: FreezeConfig | None = None,
     dropout: bool = True,
     seed: int = 0,
 ) -> PreTrainedModel | Any:
@@ -74,6 +76,8 @@ def load_causal_lm(
         options |= {"quantization_config": _bitsandbytes(quantization, DTYPES[precision])}
     model = from_pretrained(AutoModelForCausalLM, path, **options)
     forbid_repacking(model)
+    if freeze is not None:
+        freeze_weights(model, freeze)
     if peft is not None:
         model = add_adapter(model, peft, seed)
     if not dropout:
@@ -136,33 +140,6 @@ def from_pretrained(auto_class: Any, path: str | Path, **options: Any) -> Any:
             "model.safetensors (or its shards) that fit config.json",
             "convert pickled weights to safetensors, or fetch the model again",
         ) from error
-
-
-def add_adapter(model: PreTrainedModel, peft: PeftConfig, seed: int = 0) -> Any:
-    """`model` frozen, with a fresh LoRA adapter drawn from `seed` alone. Raises ModelError if no layer is a target."""
-    from peft import LoraConfig, get_peft_model
-
-    lora = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=peft.r,
-        lora_alpha=peft.alpha,
-        lora_dropout=peft.dropout,
-        target_modules=peft.target_modules,
-    )
-    try:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            return get_peft_model(model, lora)
-    except ValueError as error:
-        names = sorted(
-            {name.split(".")[-1] for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
-        )
-        raise ModelError(
-            str(model.name_or_path),
-            f"target_modules {peft.target_modules}: {str(error).splitlines()[0]}",
-            f"all-linear, or some of {', '.join(names)}",
-            "correct peft.target_modules",
-        ) from None
 
 
 def turn_dropout_off(model: torch.nn.Module) -> None:

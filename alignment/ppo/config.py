@@ -265,6 +265,10 @@ class PPOConfig(StageConfig):
             raise ValueError("critic.loss_coefficient: only a value head shares its loss with the policy; remove it")
         if self.kl.target is None and self.kl.horizon != KlConfig().horizon:
             raise ValueError("kl.horizon: only a coefficient steered to a kl.target has one; remove it")
+        if self.peft is not None and self.peft.method not in ("lora", "rslora"):
+            raise ValueError(
+                f"peft.method: PPO's engines get merged weights of lora or rslora, not of {self.peft.method}"
+            )
         if self.peft is not None and self.peft.dropout:
             raise ValueError("peft.dropout: PPO turns dropout off, since it compares forward passes; set it to 0")
         return self

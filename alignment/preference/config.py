@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from alignment.core.config import DataRef, DuringTraining, ModelRef
-from alignment.models.config import PeftConfig, QuantizationConfig, TrainingConfig
+from alignment.models.config import FreezeConfig, PeftConfig, QuantizationConfig, TrainingConfig
 
 DpoLoss = Literal[
     "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired", "apo_zero", "apo_down",
@@ -30,6 +30,7 @@ class PreferenceTraining(TrainingConfig):
     max_length: int | None = Field(None, gt=1, description="tokens of prompt and answer; None = the context")
     peft: PeftConfig | None = None
     quantization: QuantizationConfig | None = None
+    freeze: FreezeConfig | None = None
     evaluate: DuringTraining | None = None
 
     @model_validator(mode="after")
@@ -38,6 +39,8 @@ class PreferenceTraining(TrainingConfig):
             raise ValueError("give exactly one of steps, epochs")
         if self.quantization is not None and self.peft is None:
             raise ValueError("quantised weights cannot be trained: add a peft block, or drop quantization")
+        if self.freeze is not None and self.peft is not None:
+            raise ValueError("freeze: beside an adapter all weights are frozen anyway; remove one of the two")
         if self.validation == self.data:
             raise ValueError("validation equals data: hold out rows of their own, for example another split")
         return self

@@ -52,6 +52,7 @@ def _run(
         precision=config.precision if config.peft else "fp32",
         peft=config.peft,
         quantization=config.quantization,
+        freeze=config.freeze,
         seed=context.seed_for("adapter"),
     )
     limit = min(length for length in (config.max_length, context_length(model), 1 << 30) if length)

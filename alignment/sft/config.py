@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from alignment.core.config import Config, DataRef, DuringTraining, ModelRef
-from alignment.models.config import PeftConfig, QuantizationConfig, TrainingConfig
+from alignment.models.config import FreezeConfig, PeftConfig, QuantizationConfig, TrainingConfig
 
 
 class EarlyStopping(Config):
@@ -50,6 +50,7 @@ class SFTConfig(TrainingConfig):
     on_long: Literal["error", "truncate"] = Field("error", description="what to do with rows that are longer")
     peft: PeftConfig | None = None
     quantization: QuantizationConfig | None = None
+    freeze: FreezeConfig | None = None
     evaluate: DuringTraining | None = None
 
     @model_validator(mode="after")
@@ -59,6 +60,8 @@ class SFTConfig(TrainingConfig):
             raise ValueError(f"give exactly one of steps, epochs, match_tokens (given: {', '.join(lengths) or 'none'})")
         if self.quantization is not None and self.peft is None:
             raise ValueError("quantised weights cannot be trained: add a peft block, or drop quantization")
+        if self.freeze is not None and self.peft is not None:
+            raise ValueError("freeze: beside an adapter all weights are frozen anyway; remove one of the two")
         if self.validation == self.data:
             raise ValueError("validation equals data: hold out rows of their own, for example another split")
         if self.evaluate_every is not None and self.validation is None:

@@ -43,6 +43,7 @@ def run(config: SFTConfig, inputs: Mapping[str, Artifact], context: Context) -> 
         precision=config.precision if config.peft else "fp32",  # what is trained is held in fp32
         peft=config.peft,
         quantization=config.quantization,
+        freeze=config.freeze,
         seed=context.seed_for("adapter"),
     )
     limit = min(length for length in (config.max_length, context_length(model), 1 << 30) if length)
