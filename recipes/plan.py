@@ -216,7 +216,7 @@ def _ordered(stages: dict[str, StageConfig], along: dict[str, EvaluateConfig]) -
 
 # what a reference must name, by the field that it stands in; all others name data
 _MAKES = {"reward": "reward_model", "second_reward": "reward_model"} | dict.fromkeys(
-    ("model", "match_tokens", "reference"), "model"
+    ("model", "match_tokens", "reference", "tuned"), "model"
 )
 _COUNT_TOKENS = ("sft", "dpo", "kto", "grpo", "rloo", "ppo")
 

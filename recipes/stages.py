@@ -157,6 +157,15 @@ KINDS: dict[str, StageKind] = {
         weight=4,
         fields={"prompts": (("prompt",),)},
     ),
+    "interpolate": StageKind(
+        config="alignment.merging.config:InterpolateConfig",
+        run="alignment.merging.stage:run",
+        makes="model",
+        version=1,
+        sources=("alignment/merging", *_MODELS),
+        weight=0.2,
+        fields={},
+    ),
     "evaluate": StageKind(
         config="eval.config:EvaluateConfig",
         run="eval.stage:run",
