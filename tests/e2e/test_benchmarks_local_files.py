@@ -22,7 +22,7 @@ FILES = {
     "lambada_local": "lambada_openai",
     "blimp_local": "blimp_200_per_paradigm",
 }
-LIMIT = 60
+LIMIT = 24
 # The tasks as lm-eval words them, reading the same files.
 ACC = [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}]
 HARNESS = {
