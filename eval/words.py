@@ -157,6 +157,8 @@ def number(cell: str | float | None) -> str:
             return cell
         case int():
             return f"{cell:,}".replace("-", MINUS)
+        case 0.0:
+            return "0"
     digits = 0 if abs(cell) >= 1000 else 1 if abs(cell) >= 100 else 2 if abs(cell) >= 1 else 3
     return f"{cell:,.{digits}f}".replace("-", MINUS)
 

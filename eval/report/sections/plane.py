@@ -15,6 +15,9 @@ from eval.report.sections.summary import caption
 COLUMNS = {
     "arm": "arm", "seed": "seed", "x": "target", "x1": "from", "x2": "to", "y": "retained", "y1": "from", "y2": "to",
 }  # fmt: skip
+INTERVALS = {
+    "x": "target", "x1": "target, from", "x2": "target, to", "y": "retained", "y1": "retained, from", "y2": "retained, to",
+}  # fmt: skip
 TITLE = "Gain on the target against change on the retained tasks"
 
 
@@ -79,7 +82,7 @@ def _plane(
         alt.Chart(data).mark_rule(strokeWidth=1.6).encode(alt.X("x:Q"), alt.Y("y1:Q"), alt.Y2("y2:Q"), color),
         alt.Chart(data)
         .mark_point(size=110, filled=True, opacity=1)
-        .encode(x, y, color, shape, tooltip=["arm:N", *tips({"x": "target", "y": "retained"})]),
+        .encode(x, y, color, shape, tooltip=["arm:N", *tips(INTERVALS)]),
     ]
     return finish(alt.layer(*layers), height=280)
 

@@ -35,8 +35,8 @@ def test_data_in_the_page_cannot_close_its_element():
 
 def test_tables_pick_columns_and_leave_gaps():
     assert Table.of([{"a": 1, "b": "x"}, {"a": 2}], {"b": "B", "a": "A"}) == Table(("B", "A"), (("x", 1), (None, 2)))
-    shown = [words.number(cell) for cell in (None, "x", 1234, -0.12345, 1.5, 123.456, -12345.6)]
-    assert shown == ["–", "x", "1,234", "−0.123", "1.50", "123.5", "−12,346"]
+    shown = [words.number(cell) for cell in (None, "x", 0.0, 1234, -0.12345, 1.5, 123.456, -12345.6)]
+    assert shown == ["–", "x", "0", "1,234", "−0.123", "1.50", "123.5", "−12,346"]
 
 
 def test_items_say_how_many_are_left_out(tmp_path, monkeypatch):
