@@ -96,7 +96,9 @@ class WinResult:
             notes.append("no length-controlled rate: one side always wins, or length alone tells who does")
         if self.orders and self.orders.contradicted:
             share = self.orders.contradicted / self.orders.pairs
-            notes.append(f"position bias: the judge contradicts itself on {share:.0%} of the pairs, counted as ties")
+            notes.append(
+                f"position bias: the judge contradicts itself on {100 * share:.0f} % of the pairs, counted as ties"
+            )
         return notes
 
     def as_json(self) -> dict[str, Any]:

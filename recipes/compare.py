@@ -98,7 +98,10 @@ def _compared(measured: Measured, tasks: Sequence[str], margin: float) -> ArmCom
             together: dict[str, Role] = dict.fromkeys(inside, "target")
             part = compare_models(measured.reference, measured.new, comparison, together)
             groups += [replace(row, task=f"group:{name}") for row in part.groups]
-    return replace(arm, groups=(*arm.groups, *groups), warnings=(*measured.notes, *arm.warnings))
+    everything = arm.groups
+    if {row.role for row in arm.rows} == {"target"}:  # nobody said what was a target: they are all the tasks there are
+        everything = tuple(replace(row, task="group:tasks") for row in arm.groups)
+    return replace(arm, groups=(*everything, *groups), warnings=(*measured.notes, *arm.warnings))
 
 
 def _role(task: str, models: Sequence[MeasuredModel]) -> Role:

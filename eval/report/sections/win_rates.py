@@ -45,8 +45,16 @@ def chart(results: Sequence[WinResult], looks: Mapping[str, Arm]) -> Chart:
     rows = [row for result in results for row in _rows(result)]
     pairs = list(dict.fromkeys(row["pair"] for row in rows))
     color, shape = by_arm(list(dict.fromkeys(result.new for result in results)), looks)
-    y, offset = alt.Y("pair:N", sort=pairs, title=None), alt.YOffset("kind:N", sort=[PLAIN, CONTROLLED])
-    x = alt.X("x:Q", title="wins, % (a tie is half a win)", scale=alt.Scale(zero=False, padding=12))
+    y, offset = (
+        alt.Y("pair:N", sort=pairs, title=None, axis=alt.Axis(labelLimit=190)),
+        alt.YOffset("kind:N", sort=[PLAIN, CONTROLLED]),
+    )
+    x = alt.X(
+        "x:Q",
+        title="wins, % (a tie is half a win)",
+        scale=alt.Scale(zero=False, padding=12),
+        axis=alt.Axis(tickCount=7),
+    )
     data = alt.Data(values=rows)
     half = alt.Chart(alt.Data(values=[{"x": 50}])).mark_rule(color="currentColor", opacity=0.5, strokeDash=[4, 4])
     marks = alt.Chart(data).encode(
@@ -68,7 +76,8 @@ def chart(results: Sequence[WinResult], looks: Mapping[str, Arm]) -> Chart:
 
 
 def _rows(result: WinResult) -> list[dict[str, Any]]:
-    name = {"pair": f"{result.new} against {result.reference} ({result.judge})", "arm": result.new}
+    judge = result.judge.split(" at http")[0]
+    name = {"pair": f"{result.new} against {result.reference}, {judge}", "arm": result.new}
     kinds = [(PLAIN, result.value, result.ci95)]
     if result.controlled:
         kinds.append((CONTROLLED, result.controlled.value, result.controlled.ci95))

@@ -295,7 +295,7 @@ def test_compare_answers_in_one_command_with_seeds_and_groups(logs, tmp_path, ca
     found = json.loads(capsys.readouterr().out)
     assert (found["reference"], found["new"], found["seeds"]) == ("a", "b", [0, 1])
     rows = {row["task"]: row for row in found["comparisons"]}
-    assert set(rows) == {*TASKS, "group:tiny_choices", "group:target"}
+    assert set(rows) == {*TASKS, "group:tiny_choices", "group:tasks"}
     models = {name: imported(logs[name], tmp_path / name) for name in logs}
     arms = [[replace(models[f"{arm}{seed}"], stage=arm, seed=seed) for seed in (0, 1)] for arm in "ab"]
     direct = compare_models(*arms)

@@ -1,42 +1,15 @@
 """Win rates by hand: ties, seeds, missing verdicts, a judge that likes what stands first."""
 
 import json
-from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from scipy import stats
+from win_cells import cell
 
 from alignment.core.errors import SuiteError
 from eval.statistics import crossed
-from eval.win_rate_files import ABOUT, PAIRS, SCHEMA
-from eval.win_summary import JudgedCell, win_rates
+from eval.win_summary import win_rates
 from eval.win_words import win_line
-
-
-def cell(folder: Path, wins, seed=0, lengths=None, verdicts=None, prompts=None) -> JudgedCell:
-    """A finished cell with these outcomes. lengths: (reference, new) characters by prompt; verdicts: of both orders."""
-    rows = []
-    for number, win in enumerate(wins):
-        reference, new = lengths[number] if lengths else (10, 10)
-        row = dict.fromkeys(SCHEMA.names) | {
-            "prompt_hash": prompts[number] if prompts else f"p{number}",
-            "prompt": f"prompt {number}",
-            "reference_answer": "r" * reference,
-            "new_answer": "n" * new,
-            "win": win,
-        }
-        if verdicts:
-            first, second = verdicts[number]
-            row |= {"verdict_reference_first": first, "verdict_new_first": second}
-            row |= {"reply_reference_first": "A", "reply_new_first": "A"}
-        rows.append(row)
-    place = folder / f"cell-{seed}-{len(list(folder.iterdir()))}"
-    place.mkdir()
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), place / PAIRS)
-    (place / ABOUT).write_text(json.dumps({"judge": "rule longer"}))
-    return JudgedCell("sft", "ppo", seed, place)
 
 
 def test_a_tie_is_half_a_win_and_one_checkpoint_is_judged_by_the_exact_sign_test(tmp_path):
@@ -83,7 +56,7 @@ def test_a_judge_that_always_takes_the_first_is_found_out(tmp_path):
     assert rate.orders is not None
     assert (rate.orders.pairs, rate.orders.contradicted) == (4, 3)
     assert rate.orders.first == pytest.approx(7 / 8)  # of 8 choices, all but `new` shown second
-    assert "position bias: the judge contradicts itself on 75%" in " ".join(rate.warnings)
+    assert "position bias: the judge contradicts itself on 75 %" in " ".join(rate.warnings)
 
 
 def test_ties_and_missing_verdicts_of_one_order_are_no_contradiction(tmp_path):
