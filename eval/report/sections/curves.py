@@ -24,6 +24,7 @@ CHOSEN = (
 )
 POINTS = 120
 PER_STAGE = 4
+OPEN = 16  # more figures than these wait in a closed fold and are drawn when it is opened
 
 
 def section(page: Page) -> Section | None:
@@ -32,7 +33,8 @@ def section(page: Page) -> Section | None:
         by_stage.setdefault(model.stage, []).append(model)
     charts = [chart for stage, models in by_stage.items() for chart in _of_stage(stage, models, page.looks[stage])]
     marked = any(getattr(model, "snapshots", ()) for model in page.report.models)
-    return page.section("curves", "Training", charts=charts, marked=marked) if charts else None
+    many = len(charts) > OPEN
+    return page.section("curves", "Training", charts=charts, fold=many, marked=marked) if charts else None
 
 
 def _of_stage(stage: str, models: Sequence[MeasuredModel], look: Arm) -> list[Chart]:

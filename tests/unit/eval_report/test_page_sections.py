@@ -12,8 +12,8 @@ from eval import words
 from eval.config import Comparison
 from eval.report import build_report
 from eval.report.charts import Table
-from eval.report.page import as_json, exported
-from eval.report.sections import items
+from eval.report.page import Page, as_json, exported
+from eval.report.sections import curves, items
 from eval.reward_models import reward_models
 
 
@@ -133,6 +133,14 @@ def test_over_optimisation_is_in_the_results_and_on_the_page(whole):
 def test_every_link_of_the_contents_leads_somewhere(whole):
     links = re.findall(r'<li><a href="#([^"]+)">', whole[1])
     assert len(links) > 8 and all(f'<section id="{link}"' in whole[1] for link in links)
+
+
+def test_many_curves_wait_in_a_fold(whole, monkeypatch):
+    page = Page(whole[0], (), {})
+    section = curves.section(page)
+    assert len(section.charts) == 6 and not section.fold  # two losses, four quantities of PPO's rollouts
+    monkeypatch.setattr(curves, "OPEN", 5)
+    assert curves.section(page).fold
 
 
 def test_layers_that_draw_the_same_numbers_share_them(whole):
