@@ -21,6 +21,7 @@ from eval.report import build_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+PATIENCE = 120_000  # milliseconds; waiting ends as soon as the page is ready, which takes long on a busy machine
 SCREENS = [(1280, "light"), (1280, "dark"), (390, "light")]
 NASTY = [
     'a, "b"',
@@ -69,7 +70,7 @@ def loaded(browser, results):
     pages, complaints = {}, []
     for width, scheme in SCREENS:
         pages[width, scheme] = page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
-        page.set_default_timeout(60_000)  # waiting ends as soon as the page is ready
+        page.set_default_timeout(PATIENCE)
         page.on("request", lambda r: r.url.startswith(("file:", "data:", "blob:")) or complaints.append(r.url))
         page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -114,6 +115,7 @@ def test_page_in_chromium(opened, width, scheme):
 
 def test_text_that_escaped_escaping_would_not_run(browser, results):
     page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
     page.goto(results.page.as_uri())
     page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=x: onerror=\"window.attacked = 1\">')")
     page.evaluate(
