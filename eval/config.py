@@ -194,6 +194,16 @@ class Frontier(Config):
         first, *others = self.arms
         return self.contrasts or [(first, other) for other in others]
 
+    def without(self, stages: set[str]) -> Frontier | None:
+        """Less the arms that go through one of these stages; None if too little is left to compare."""
+        left = {
+            arm: ways for arm, ways in self.paths().items() if not stages & {stage for way in ways for stage in way}
+        }
+        pairs = [pair for pair in self.pairs() if set(pair) <= left.keys()]
+        if self.base in stages or len(left) < 2 or not pairs:
+            return None
+        return Frontier(base=self.base, arms=left, contrasts=pairs)  # type: ignore[arg-type]
+
 
 class Comparison(Config):
     """contrasts: pairs [reference, new]. margin: per metric, the loss that counts as none (see eval/statistics); metrics that

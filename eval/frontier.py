@@ -3,10 +3,7 @@
 Two arbitrary end points prove nothing: a method that was trained for longer gains and forgets more. So each arm is a path
 through the plane of gain and retained change, from the base through every model that was measured along its training. At a
 level of gain an arm is read off where its path first reaches that level, between two measurements by a straight line. Levels
-that one of two arms does not reach are not compared: nothing is extrapolated.
-
-Intervals are two-way bootstraps: seeds are drawn once for all arms and tasks, and items once for all models of a task, so what
-arms share (base, seeds, items) cancels in their difference.
+that one of two arms does not reach are not compared: nothing is extrapolated. The numbers are made in `eval/equal_gain.py`.
 """
 
 from __future__ import annotations
@@ -19,16 +16,12 @@ from typing import Any
 import numpy as np
 
 from alignment.core.errors import RecipeError
-from eval.bootstrap import resampled_ratios, seed_draws
 from eval.config import Frontier, Role
+from eval.equal_gain import Path, Plane, TaskScores, differences
 from eval.pairing import require_same_items, require_same_settings
-from eval.results import MeasuredModel, TaskItems
+from eval.results import MeasuredModel
 from eval.statistics import Interval, adjust
 
-REPLICATES = 4000
-SHARES = (0.25, 0.5, 0.75, 0.9)  # of the common range of gain: the levels that are shown
-_FINE = 40  # levels over which the mean difference is taken
-_MISSED = 0.05  # share of resamples that may miss a level: more, and no interval is given there
 _PROPORTIONS = ("acc", "exact_match")
 
 
@@ -49,14 +42,13 @@ class Point:
 
 @dataclass(frozen=True)
 class Level:
-    """Retained change of two arms at one gain. ci: None where too many resamples do not reach the level."""
+    """Retained change of two arms at one gain, and the difference with its interval."""
 
     gain: float
     reference: float
     new: float
     difference: float
-    ci: Interval | None
-    reached: float  # share of resamples in which both arms get there
+    ci: Interval
 
 
 @dataclass(frozen=True)
@@ -89,9 +81,7 @@ class FrontierResult:
         return asdict(self)
 
 
-def frontier(
-    declared: Frontier, models: Sequence[MeasuredModel], roles: Mapping[str, Role], replicates: int = REPLICATES
-) -> FrontierResult:
+def frontier(declared: Frontier, models: Sequence[MeasuredModel], roles: Mapping[str, Role]) -> FrontierResult:
     """Every arm's path, and the declared pairs of arms at equal gain.
 
     models: all finished ones, with their snapshots. roles: the recipe's tasks. Raises RecipeError for an arm without measured
@@ -100,35 +90,27 @@ def frontier(
     by_stage: dict[str, list[MeasuredModel]] = {}
     for model in models:
         by_stage.setdefault(model.stage, []).append(model)
-    paths = {arm: [_path(stages, declared.base, by_stage) for stages in ways] for arm, ways in declared.paths().items()}
-    places = list(dict.fromkeys(place for ways in paths.values() for way in ways for place in way))
+    ways = {
+        arm: [_path(stages, declared.base, by_stage) for stages in paths] for arm, paths in declared.paths().items()
+    }
+    places = list(dict.fromkeys(place for paths in ways.values() for path in paths for place in path))
     cube = [_models_at(place, by_stage) for place in places]  # [P][S]
     seeds = max(len(row) for row in cube)
     cube = [row * seeds if len(row) == 1 else row for row in cube]
-    weights = seed_draws(seeds, replicates, np.random.default_rng(0))
-    axes, drawn, tasks = {}, {}, {}
-    for role in ("target", "retained"):
-        tasks[role] = _tasks_of_axis(role, roles, cube[0][0])
-        axes[role], drawn[role] = _axis(tasks[role], cube, weights)
+    tasks: dict[Role, list[str]] = {role: _tasks_of_axis(role, roles, cube[0][0]) for role in ("target", "retained")}
+    plane = Plane(*([_scores(task, cube) for task in tasks[role]] for role in ("target", "retained")))
     index = {place: number for number, place in enumerate(places)}
-    curves = {
-        arm: [_Curve([index[place] for place in way], axes, drawn) for way in ways] for arm, ways in paths.items()
-    }
+    paths = {arm: [[index[place] for place in path] for path in of] for arm, of in ways.items()}
+    measured = [_measured(plane, number) for number in range(len(places))]
     points = [
-        _point(arm, number, place, index[place], axes, drawn)
-        for arm, ways in paths.items()
-        for number, way in enumerate(ways)
-        for place in way
+        Point(arm, number, *place, *measured[index[place]])
+        for arm, of in ways.items()
+        for number, path in enumerate(of)
+        for place in path
     ]
-    matched = [_matched(a, b, curves[a], curves[b]) for a, b in declared.pairs()]
-    return FrontierResult(
-        declared.base,
-        seeds,
-        tuple(tasks["target"]),
-        tuple(tasks["retained"]),
-        tuple(points),
-        tuple(_with_holm(matched)),
-    )
+    matched = _with_holm([_matched(a, b, plane, paths[a], paths[b]) for a, b in declared.pairs()])
+    names = (tuple(tasks["target"]), tuple(tasks["retained"]))
+    return FrontierResult(declared.base, seeds, *names, tuple(points), tuple(matched))
 
 
 Place = tuple[str, int | None]  # stage and step
@@ -170,123 +152,39 @@ def _tasks_of_axis(role: Role, roles: Mapping[str, Role], model: MeasuredModel) 
     return chosen
 
 
-def _axis(
-    tasks: Sequence[str], cube: Sequence[Sequence[MeasuredModel]], weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean change over tasks from the first place, higher is better: as measured [P], and for each resample [R, P]."""
-    plain, drawn = np.zeros(len(cube)), np.zeros((len(weights), len(cube)))
-    for number, task in enumerate(tasks):
-        items: TaskItems = cube[0][0].tasks[task]
-        scores, sizes = _scores(task, cube)
-        means = scores.mean(0).sum(1) / sizes.sum()
-        resampled = resampled_ratios(scores, sizes, weights, np.random.default_rng(number + 1), items.clusters)
-        sign = 1 if items.higher_is_better else -1
-        plain += sign * (means - means[0]) / len(tasks)
-        drawn += sign * (resampled - resampled[:, :1]) / len(tasks)
-    return plain, drawn
-
-
-def _scores(task: str, cube: Sequence[Sequence[MeasuredModel]]) -> tuple[np.ndarray, np.ndarray]:
-    """Items' scores [S, P, n] and the weights [n] that their sum is divided by: documents' bits and bytes, or scores and ones."""
+def _scores(task: str, cube: Sequence[Sequence[MeasuredModel]]) -> TaskScores:
+    """The scores of all models; for bits per byte the documents' bits, to be divided by their bytes."""
     first = cube[0][0]
     for row in cube:
         for model in row:
             require_same_settings(task, first, model)
             require_same_items(task, first, model)
     items = first.tasks[task]
-    if items.metric == "bits_per_byte":
-        table = [[-model.tasks[task].numbers("log_likelihood") / math.log(2) for model in row] for row in cube]
-        return np.array(table).swapaxes(0, 1), items.numbers("bytes")
-    table = [[model.tasks[task].scores for model in row] for row in cube]
-    return np.array(table).swapaxes(0, 1), np.ones(len(items.keys))
-
-
-class _Curve:
-    """One path: gain and retained change as measured, [K], and for each resample, [R, K]."""
-
-    def __init__(self, places: Sequence[int], axes: Mapping[str, np.ndarray], drawn: Mapping[str, np.ndarray]) -> None:
-        self.gain, self.kept = axes["target"][places], axes["retained"][places]
-        self.drawn_gain, self.drawn_kept = drawn["target"][:, places], drawn["retained"][:, places]
-
-
-def at_gain(gain: np.ndarray, kept: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """Where paths first reach levels of gain: their retained change there, [R, L], from paths [R, K]. NaN = never reached, or
-    not starting below the level."""
-    reached = gain[:, :, None] >= levels  # [R, K, L]
-    place = reached.argmax(1)  # the first
-    valid = reached.any(1) & (place > 0)
-    rows = np.arange(len(gain))[:, None]
-    after, before = place, np.maximum(place - 1, 0)
-    rise = gain[rows, after] - gain[rows, before]
-    share = (levels - gain[rows, before]) / np.where(valid, rise, 1.0)
-    value = kept[rows, before] + share * (kept[rows, after] - kept[rows, before])
-    return np.where(valid, value, np.nan)
-
-
-def _best(curves: Sequence[_Curve], levels: np.ndarray, drawn: bool) -> np.ndarray:
-    """The best of an arm's paths at each level, [R, L]; one row for the paths as measured."""
-    values = [
-        at_gain(curve.drawn_gain, curve.drawn_kept, levels)
-        if drawn
-        else at_gain(curve.gain[None], curve.kept[None], levels)
-        for curve in curves
+    in_bits = items.metric == "bits_per_byte"
+    table = [
+        [-m.tasks[task].numbers("log_likelihood") / math.log(2) if in_bits else m.tasks[task].scores for m in row]
+        for row in cube
     ]
-    stacked = np.stack(values)
-    reached = ~np.isnan(stacked)
-    best = np.where(reached, stacked, -np.inf).max(0)
-    return np.where(reached.any(0), best, np.nan)
+    sizes = items.numbers("bytes") if in_bits else np.ones(len(items.keys))
+    return TaskScores(np.array(table).swapaxes(0, 1), sizes, 1 if items.higher_is_better else -1, items.clusters)
 
 
-def _matched(a: str, b: str, reference: Sequence[_Curve], new: Sequence[_Curve]) -> Matched:
-    arms = (reference, new)
-    low = max(min(curve.gain[0] for curve in arm) for arm in arms)
-    high = min(max(curve.gain.max() for curve in arm) for arm in arms)
-    if high <= low:
+def _measured(plane: Plane, place: int) -> tuple[float, Interval, float, Interval]:
+    """Gain and retained change of one model, each with its interval."""
+    gain = plane.estimate(lambda x, _: float(x[place]))
+    kept = plane.estimate(lambda _, y: float(y[place]))
+    return gain.value, gain.ci95, kept.value, kept.ci95
+
+
+def _matched(a: str, b: str, plane: Plane, reference: Sequence[Path], new: Sequence[Path]) -> Matched:
+    found = differences(plane, reference, new)
+    if found is None:
         return Matched(a, b)
-    shown = low + (high - low) * np.array(SHARES)
-    fine = low + (high - low) * (np.arange(_FINE) + 0.5) / _FINE
-    values = [_best(arm, shown, drawn=False)[0] for arm in arms]
-    drawn = [_best(arm, shown, drawn=True) for arm in arms]
-    differences = drawn[1] - drawn[0]
-    levels = [_level(gain, values[0][i], values[1][i], differences[:, i]) for i, gain in enumerate(shown)]
-    mean = float(np.nanmean(_best(new, fine, drawn=False) - _best(reference, fine, drawn=False)))
-    draws = _mean_reached(_best(new, fine, drawn=True) - _best(reference, fine, drawn=True))
-    return Matched(a, b, (float(low), float(high)), tuple(levels), mean, _interval(draws), _p(draws))
-
-
-def _mean_reached(differences: np.ndarray) -> np.ndarray:
-    """[R]: mean over the levels that a resample reaches; resamples that reach none are left out."""
-    some = ~np.isnan(differences).all(1)
-    return np.nanmean(differences[some], axis=1)
-
-
-def _level(gain: float, reference: float, new: float, differences: np.ndarray) -> Level:
-    reached = ~np.isnan(differences)
-    share = float(reached.mean())
-    ci = _interval(differences[reached]) if share >= 1 - _MISSED else None
-    return Level(float(gain), float(reference), float(new), float(new - reference), ci, share)
-
-
-def _interval(draws: np.ndarray) -> Interval:
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def _p(draws: np.ndarray) -> float:
-    tail = min((draws <= 0).sum(), (draws >= 0).sum())
-    return float(min(1.0, 2 * (tail + 1) / (len(draws) + 1)))
+    common, mean, shown = found
+    levels = tuple(Level(gain, left, right, e.value, e.ci95) for gain, left, right, e in shown)
+    return Matched(a, b, common, levels, mean.value, mean.ci95, mean.p)
 
 
 def _with_holm(matched: Sequence[Matched]) -> list[Matched]:
-    tested = [one.p for one in matched if one.p is not None]
-    adjusted = iter(adjust(tested, "holm"))
+    adjusted = iter(adjust([one.p for one in matched if one.p is not None], "holm"))
     return [replace(one, p_adjusted=next(adjusted)) if one.p is not None else one for one in matched]
-
-
-def _point(
-    arm: str, path: int, place: Place, index: int, axes: Mapping[str, np.ndarray], drawn: Mapping[str, np.ndarray]
-) -> Point:
-    gain, kept = (float(axes[role][index]) for role in ("target", "retained"))
-    intervals = (_interval(drawn[role][:, index]) for role in ("target", "retained"))
-    gain_ci, kept_ci = intervals
-    return Point(arm, path, *place, gain, gain_ci, kept, kept_ci)

@@ -168,7 +168,7 @@ def crossed(differences: np.ndarray, clusters: Clusters | None = None) -> Estima
     parts = Parts(squares.seeds, (squares,))
     clustered = table.shape[1] != np.atleast_2d(differences).shape[1]
     method: Method = "crossed" if table.shape[0] > 1 else "cluster" if clustered else "paired"
-    return _t_estimate(float(table.mean()), parts, method)
+    return t_estimate(float(table.mean()), parts, method)
 
 
 def group(tables: Sequence[np.ndarray], clusters: Sequence[np.ndarray | None] | None = None) -> Estimate:
@@ -187,10 +187,11 @@ def group(tables: Sequence[np.ndarray], clusters: Sequence[np.ndarray | None] | 
     parts = Parts(seeds, tuple(mean_squares(table) for table in gathered))
     clustered = any(table.shape[1] != np.shape(raw)[1] for table, raw in zip(gathered, tables, strict=True))
     method: Method = "crossed" if n_seeds > 1 else "cluster" if clustered else "paired"
-    return _t_estimate(float(seed_means.mean()), parts, method)
+    return t_estimate(float(seed_means.mean()), parts, method)
 
 
-def _t_estimate(mean: float, parts: Parts, method: Method) -> Estimate:
+def t_estimate(mean: float, parts: Parts, method: Method) -> Estimate:
+    """A number with the intervals and the p that its variance parts give it."""
     se, df = math.sqrt(parts.variance()), parts.degrees()
     if se < 1e-12 or df <= 0:
         level = 1.0 if abs(mean) < 1e-12 else 0.0

@@ -132,10 +132,11 @@ def _index(folder: Path) -> _Index:
     tags: dict[str, list[str]] = {}
     for path in sorted(folder.rglob("*.yaml")):
         top = _top(path)
+        tagged = [] if top.is_group else [name for name in top.names if name not in paths]  # as in lm-eval's own index
         for name in top.names:
             paths.setdefault(name, path)
         for tag in _tags_of(path):
-            tags.setdefault(tag, []).extend(top.names)
+            tags.setdefault(tag, []).extend(tagged)
     return _Index(paths, tags)
 
 
@@ -144,6 +145,7 @@ class _Top:
     """The top-level keys of a task file that an index needs. tags: None where the file says nothing of them."""
 
     names: list[str]
+    is_group: bool
     tags: list[str] | None
     includes: list[str]
 
@@ -153,7 +155,7 @@ def _top(path: Path) -> _Top:
     """Read line by line."""
     names: list[str] = []
     found: dict[str, list[str]] = {}
-    block = ""
+    block, is_group = "", False
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         if block and line.lstrip().startswith("- "):
             found[block].append(_bare(line.lstrip()[2:]))
@@ -161,12 +163,13 @@ def _top(path: Path) -> _Top:
             continue
         key, _, value = line.partition(":")
         key, value = _bare(key), _bare(value)
+        is_group = is_group or key == "group"
         block = key if key in ("tag", "include") and not value else ""
         if key in ("task", "group") and value and not value.startswith("["):
             names.append(value)
         elif key in ("tag", "include"):
             found[key] = [_bare(each) for each in value.strip("[]").split(",") if each]
-    return _Top(names, found.get("tag"), found.get("include", []))
+    return _Top(names, is_group, found.get("tag"), found.get("include", []))
 
 
 def _tags_of(path: Path) -> list[str]:

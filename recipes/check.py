@@ -6,6 +6,7 @@ from alignment.core.config import DataRef
 from alignment.core.errors import RecipeError
 from alignment.tracking import require_installed
 from eval.config import Evaluation
+from recipes.check_frontier import check_frontier
 from recipes.check_rows import CheckedData, check_rows
 from recipes.check_sequences import check_relearning, check_sequences
 from recipes.check_tasks import check_tasks
@@ -30,6 +31,7 @@ def check_recipe(recipe: Recipe) -> list[CheckedData]:
         _check_contrasts(recipe, recipe.evaluation)
         check_sequences(recipe, recipe.evaluation)
         check_relearning(recipe, recipe.evaluation)
+        check_frontier(recipe, recipe.evaluation)
         checked += _check_win_rates(recipe.evaluation)
     return checked
 

@@ -134,6 +134,8 @@ def _make_cell(
             source = made[reference.stage, seed]
             inputs[role] = source
             _put(resolved, role, {"stage": source.digest})
+            if role.partition(".")[0] in _TOLD:
+                resolved.setdefault("names", {})[role] = reference.stage
         else:
             artifact, identity = externals.resolve(reference, where=f"{_place(name)}.{role}")
             if artifact is not None:
@@ -154,6 +156,7 @@ def _all_references(config: StageConfig, measuring: EvaluateConfig | None) -> It
         yield from ((f"evaluate.{role}", reference) for role, reference in references(measuring) if role != "model")
 
 
+_TOLD = ("divergence", "judge")  # references whose names stand in the result itself
 _READING = ("split", "rows", "format", "columns", "on_error")  # how a reference is read, beside what it holds
 
 

@@ -32,7 +32,9 @@ def measured_models(plan: Plan, store: Store) -> Iterator[MeasuredModel]:
             if evaluation is None or trained is None or (name, cell.digest) in seen:
                 continue
             seen.add((name, cell.digest))
-            yield _measured(name, model, trained, evaluation, plan, seed)
+            # A measurement may differ by seed where the model does not: it may need what another stage made.
+            measured_seed = cell.recipe_seed if isinstance(cell, Cell) and cell.recipe_seed is not None else 0
+            yield _measured(name, model, trained, evaluation, plan, measured_seed)
 
 
 def _measured(
@@ -42,7 +44,7 @@ def _measured(
     is_cell = isinstance(model, Cell)
     measured = MeasuredModel(
         stage=name,
-        seed=model.recipe_seed or 0 if is_cell else 0,
+        seed=seed,
         parent=_parent(name, plan),
         method=model.config.kind if is_cell else "pretrained",
         evaluation=evaluation.path,
@@ -102,6 +104,7 @@ def _answerable(plan: Plan, unfinished: list[str]) -> Comparison:
                 for each in asked.relearning
                 if complete(each.lost, each.never, _parent(each.lost, plan), _parent(each.never, plan))
             ],
+            "frontier": asked.frontier and asked.frontier.without(missing),
         }
     )
 

@@ -19,7 +19,8 @@ def run(config: InterpolateConfig, inputs: Mapping[str, Artifact], context: Cont
 
     Summary: distance = |w_tuned - w_model| over all weights. Raises ModelError for models whose weights do not correspond.
     """
-    start, tuned = (load_causal_lm(inputs[role].path) for role in ("model", "tuned"))
+    start: Any = load_causal_lm(inputs["model"].path)
+    tuned: Any = load_causal_lm(inputs["tuned"].path)
     others = dict(start.named_parameters())
     _require_same_shapes(others, dict(tuned.named_parameters()))
     squares = 0.0

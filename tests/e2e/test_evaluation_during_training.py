@@ -23,6 +23,7 @@ stages:
     warmup: 0
   sft_short: {<<: *sft, steps: 4}
   sft_lora: {<<: *sft, peft: {r: 2}}
+  sft_best: {<<: *sft, learning_rate: 0.3, evaluate: {every: 2, best: retained}}
   reward:
     kind: reward
     model: {stage: base}
@@ -41,7 +42,7 @@ stages:
     rollout: {engine: hf, batch_size: 8, max_new_tokens: 8}
   ppo_adapter: {<<: *ppo, arrangement: shared_base, peft: {r: 2}, critic: {init: policy}, precision: fp32}
 evaluation:
-  models: [base, sft, sft_short, sft_lora, ppo, ppo_adapter]
+  models: [base, sft, sft_short, sft_lora, sft_best, ppo, ppo_adapter]
   target: [lab_service]
   retained: [lab_facts, lab_add]
   limit: 8
@@ -99,6 +100,21 @@ def test_what_was_measured_goes_to_the_metrics_and_to_the_report(runs, stage):
     curve = [entry for entry in results["curves"] if entry["stage"] == stage]
     assert [entry["step"] for entry in curve] == list(measured)
     assert curve[0]["values"]["lab_facts"] == pytest.approx(measured[2]["evaluation/lab_facts"])
+
+
+def test_the_best_of_the_measured_weights_are_what_is_left(runs):
+    """At a learning rate that ruins the model the first measurement is as good as any later one, and the first best counts."""
+    folder = cell(runs, "plain", "sft_best")
+    step = json.loads((folder / "manifest.json").read_text())["summary"]["best_step"]
+    (ended,) = (runs / "plain").glob("evaluate-sft_best-seed0-*")
+    along = folder / "evaluations" / f"step-{step:06d}" / "evaluation.json"
+    left, right = (json.loads(path.read_text())["tasks"] for path in (ended / "evaluation.json", along))
+    assert left == right
+    means = {}
+    for path in sorted(folder.glob("evaluations/*/evaluation.json")):
+        tasks = json.loads(path.read_text())["tasks"]
+        means[int(path.parent.name[5:])] = tasks["lab_facts"]["value"] + tasks["lab_add"]["value"]
+    assert sorted(means) == [2, 4, 6] and step == max(means, key=lambda place: (means[place], -place))
 
 
 def test_the_frontier_is_in_the_results_of_both(runs):

@@ -30,7 +30,8 @@ def section(page: Page) -> Section | None:
         return None
     shown = {(arm.reference, arm.new) for arm in page.ordered}
     rows = [_row(reading) for reading in readings if (reading.reference, reading.new) in shown]
-    meanings = [MEANING[reading] for reading in dict.fromkeys(each.reading for each in readings)]
+    told = {each.reading for each in readings}
+    meanings = [meaning for reading, meaning in MEANING.items() if reading in told]
     return page.section(
         "formats", "Forgotten, or hidden by the format", table=Table.of(rows, COLUMNS), meanings=meanings
     )

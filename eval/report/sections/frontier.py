@@ -25,7 +25,8 @@ def section(page: Page) -> Section | None:
     if result is None:
         return None
     arms = list(dict.fromkeys(point.arm for point in result.points))
-    looks = arms_of([(result.base, None), *((arm, result.base) for arm in arms if arm != result.base)])
+    own = arms_of([(result.base, None), *((arm, result.base) for arm in arms if arm != result.base)])
+    looks = {arm: page.looks.get(arm, look) for arm, look in own.items()}  # an arm named as a stage looks like it
     points = [_row(point, order) for order, point in enumerate(result.points)]
     chart = Chart("frontier", TITLE, _paths(arms, looks, points), Table.of(points, COLUMNS))
     return page.section(

@@ -126,7 +126,7 @@ def test_a_broken_task_file_is_a_mistake_of_the_recipe(tmp_path):
 
 @pytest.mark.slow
 def test_every_name_that_lm_eval_indexes_is_found_here():
-    """lm-eval's own index takes 17 seconds; ours must know the same tasks and groups, at the same files."""
+    """lm-eval's own index takes 17 seconds; ours must know the same tasks, groups and tags, at the same files."""
     from lm_eval.tasks import TaskManager
 
     index = TaskManager().task_index
@@ -137,3 +137,5 @@ def test_every_name_that_lm_eval_indexes_is_found_here():
         name for name, entry in index.items() if entry.yaml_path and ours[name].resolve() != entry.yaml_path.resolve()
     ]
     assert elsewhere == []
+    tags = {name: entry.tags for name, entry in index.items() if entry.yaml_path is None}
+    assert {name: set(task_files._harness().tags.get(name, [])) for name in tags} == tags
