@@ -38,6 +38,13 @@ class Evaluations:
         if config is not None and world.main:
             self._recall(done)
 
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing better came for as long as the recipe waits; so from the start, where a run was killed right after that."""
+        return (
+            self._config is not None and self._config.patience is not None and self._since_best >= self._config.patience
+        )
+
     def after(self, step: int, steps: int, save: Callable[[Path], None]) -> bool:
         """Measure, if that is due after `step` of `steps`, and say whether training should stop. All processes call it.
 
@@ -80,12 +87,13 @@ class Evaluations:
         self._context.log.metrics(step, {f"evaluation/{task}": entry["value"] for task, entry in entries.items()})
         if self._config.best is None:
             return False
+        before = self._best
         better = self._judge(step, score(entries, self._config.best))
         if better:
             shutil.rmtree(self._folder(step), ignore_errors=True)
             model.rename(self._folder(step))
-            self._forget_all_but_best()
-        return self._config.patience is not None and self._since_best >= self._config.patience
+            self._forget_all_but(step, before)
+        return self.stopped
 
     def _judge(self, step: int, value: float) -> bool:
         """Whether this is a new best."""
@@ -93,13 +101,17 @@ class Evaluations:
         self._best, self._since_best = ((step, value), 0) if better else (self._best, self._since_best + 1)
         return better
 
-    def _forget_all_but_best(self) -> None:
-        """The best two stay: a run that resumes from before the last of them goes on with the other."""
-        for folder in sorted(self._context.scratch.glob("best-*"))[:-2]:
+    def _forget_all_but(self, step: int, before: tuple[int, float] | None) -> None:
+        """The best and the one before it stay: a run that resumes from before the last of them goes on with the other."""
+        kept = {self._folder(step), *([self._folder(before[0])] if before else [])}
+        for folder in set(self._context.scratch.glob("best-*")) - kept:
             shutil.rmtree(folder)
 
     def _recall(self, done: int) -> None:
         assert self._config is not None
+        for folder in self._context.scratch.glob("best-*"):
+            if _step_of(folder) > done:  # of a run that was killed there, and is now made again
+                shutil.rmtree(folder)
         for folder in sorted((self._context.workdir / EVALUATIONS).glob("step-*")):
             step = _step_of(folder)
             if step > done or not (folder / VALUES).is_file():

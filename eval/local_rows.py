@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from alignment.core.artifact import Artifact
 from alignment.core.config import DataRef
 from alignment.core.errors import DataError
+from alignment.data.formats import AS_THEY_ARE
 from alignment.data.rows import Row, load_rows, resolve_paths
 from eval.task_config import ChoicesTask, ExactTask, LastWordTask, LocalTask, PairsTask
 
@@ -37,7 +38,8 @@ def read_documents(task: LocalTask, data: DataRef, artifact: Artifact | None, wh
     pairs: good, bad. last_word: prompt, answer. With `cluster` where the task names one.
     Raises DataError with file and line of rows that hold no such document, or could be read in two ways, unless the task skips them.
     """
-    rows = load_rows(data, artifact, where=where)
+    raw = data if data.format else data.model_copy(update={"format": AS_THEY_ARE})  # the task names the columns itself
+    rows = load_rows(raw, artifact, where=where)
     read = _reader(task)
     found, bad = [], []
     for row in rows:
@@ -192,7 +194,7 @@ class _Places:
     def __init__(self, data: DataRef, where: str) -> None:
         self._rows: list[tuple[str, Mapping[str, Any]]] = []
         for path in resolve_paths(data, where) if data.path is not None else []:
-            rows = load_rows(DataRef.model_validate({"path": str(path)}), where=where)
+            rows = load_rows(DataRef.model_validate({"path": str(path), "format": AS_THEY_ARE}), where=where)
             numbers = list(range(1, len(rows) + 1))
             if path.suffix == ".jsonl":
                 lines = path.read_text(encoding="utf-8").split("\n")

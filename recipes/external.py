@@ -40,12 +40,13 @@ class Externals:
         return artifact
 
     def task_file_digest(self, name: str, where: str) -> str:
-        """What identifies a user's task file: everything in its folder, which it may include or call, and the data files that it
-        names. Raises DataError if one is not there."""
-        path = existing_path(name, where)
-        around = [p for p in path.parent.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
-        data = [existing_path(file, f"{where}: {path.name}") for file in _data_files(path)]
-        return digest_of({str(p): self._digest(p) for p in sorted({*around, *data})})
+        """What identifies a user's task file: everything in its folder, which it may call, the files that it includes with theirs,
+        and the data files that they name. Raises DataError if one is not there."""
+        files: set[Path] = set()
+        for path in _with_includes(existing_path(name, where), where):
+            files |= {p for p in path.parent.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
+            files |= {existing_path(file, f"{where}: {path.name}") for file in _data_files(path)}
+        return digest_of({str(p): self._digest(p) for p in sorted(files)})
 
     def resolve(self, reference: ModelRef | DataRef, where: str) -> tuple[Artifact | None, dict[str, Any]]:
         """(where it lies, what identifies it). Raises ModelError or DataError if it is not to be had."""
@@ -113,13 +114,33 @@ class _TaskLoader(yaml.SafeLoader):
 _TaskLoader.add_multi_constructor("!", lambda loader, suffix, node: None)
 
 
-def _data_files(task_file: Path) -> Iterator[str]:
-    """Local files under a task's `dataset_kwargs.data_files`; lm-eval reads them relative to the working directory."""
+def _with_includes(task_file: Path, where: str) -> list[Path]:
+    """A task file and what it includes, directly or not."""
+    found, waiting = [], [task_file]
+    while waiting:
+        path = waiting.pop()
+        if path in found:
+            continue
+        found.append(path)
+        included = _task(path).get("include")
+        for name in [included] if isinstance(included, str) else []:
+            beside = path.parent / name
+            waiting.append(beside if beside.exists() else existing_path(name, f"{where}: {path.name}"))
+    return found
+
+
+def _task(task_file: Path) -> dict[str, Any]:
+    """What a task file says; nothing where lm-eval will have to say what is wrong with it."""
     try:
         task = yaml.load(task_file.read_text(), _TaskLoader)
     except (yaml.YAMLError, UnicodeDecodeError):
-        return  # lm-eval says what is wrong with it
-    kwargs = task.get("dataset_kwargs") if isinstance(task, dict) else None
+        return {}
+    return task if isinstance(task, dict) else {}
+
+
+def _data_files(task_file: Path) -> Iterator[str]:
+    """Local files under a task's `dataset_kwargs.data_files`; lm-eval reads them relative to the working directory."""
+    kwargs = _task(task_file).get("dataset_kwargs")
     named = kwargs.get("data_files") if isinstance(kwargs, dict) else None
     for entry in named.values() if isinstance(named, dict) else [named]:
         for file in entry if isinstance(entry, list) else [entry]:

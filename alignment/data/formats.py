@@ -15,6 +15,7 @@ from typing import Any
 Row = dict[str, Any]
 Message = dict[str, str]
 
+AS_THEY_ARE = "as they are"
 _ROLES = {
     "human": "user", "user": "user", "prompter": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant",
     "model": "assistant", "assistant": "assistant", "system": "system", "tool": "tool",
@@ -258,6 +259,7 @@ FORMATS: tuple[Format, ...] = (
     Format("alpaca", "instruction, input, output, system, history", _INSTRUCTION, _alpaca),
     Format("alpaca template", "alpaca as plain text in the paper's template", _INSTRUCTION, _alpaca_template, True),
     Format("question and answer", "question, answer", (("question", "answer"),), _question),
+    Format(AS_THEY_ARE, "no conversion", ((),), _same, True),
     Format("text", "plain text", (("text",),), _same),
     Format("prompts", "prompt", (("prompt",),), _same),
 )

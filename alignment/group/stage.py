@@ -57,8 +57,8 @@ def run(
     rows = load_rows(config.prompts, inputs.get("prompts"), ("prompt",), "prompts")
     table = datasets.Dataset.from_list([{"prompt": row["prompt"]} for row in rows])
     judge = _Judge(config, tokenizer, scorer, gold)
-    checkpoint = find_checkpoint(context)
-    report = report_callback(context, checkpoint)
+    checkpoint = find_checkpoint(context, config.updates)
+    report = report_callback(context, checkpoint, config.updates)
     trainer = _trainer(
         config,
         context,
@@ -79,10 +79,11 @@ def run(
     with closing(_open(config, inputs["model"], longest, context)) as engine:
         context.log.info(f"rollouts by {engine.name}, through this suite's engines rather than trl's")
         trainer.own = _Rollouts(engine, config, context, tokenizer, report)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if not evaluations.stopped:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     best = evaluations.finish(save)
     return {
-        "steps": trainer.state.global_step // config.updates,
+        "steps": (trainer.state.global_step or step_of(checkpoint)) // config.updates,
         "train_tokens": round(report.tokens),
         "engine": engine.name,
         **judge.last,

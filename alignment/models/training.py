@@ -50,11 +50,12 @@ def trainer_arguments(config: TrainingConfig, context: Context) -> dict[str, Any
 class ReportCallback(TrainerCallback):
     """Passes progress and metrics on to the suite, and marks each checkpoint complete when all of it is on disk.
 
-    tokens: loss-bearing tokens trained so far; the trainer adds to it, a resumed run continues it.
+    tokens: loss-bearing tokens trained so far; the trainer adds to it, a resumed run continues it. per_step: how many of the
+    trainer's steps are one of the recipe's, in which metrics are told.
     """
 
-    def __init__(self, context: Context, tokens: float = 0) -> None:
-        self._context, self.tokens = context, tokens
+    def __init__(self, context: Context, tokens: float = 0, per_step: int = 1) -> None:
+        self._context, self.tokens, self._per_step = context, tokens, per_step
         self.losses: dict[str, float] = {}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -67,7 +68,7 @@ class ReportCallback(TrainerCallback):
             return
         named = {_metric_name(key): float(value) for key, value in logs.items() if not key.endswith(_UNKEPT)}
         self.losses |= {key.split("/")[0] + "_loss": value for key, value in named.items() if key.endswith("/loss")}
-        self._context.log.metrics(state.global_step, named)
+        self._context.log.metrics(-(-state.global_step // self._per_step), named)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.is_world_process_zero:
@@ -75,7 +76,7 @@ class ReportCallback(TrainerCallback):
             (folder / _COMPLETE).write_text(json.dumps({"tokens": self.tokens, "losses": self.losses}))
 
 
-def find_checkpoint(context: Context) -> Path | None:
+def find_checkpoint(context: Context, per_step: int = 1) -> Path | None:
     """The newest complete checkpoint of an interrupted run; half-written ones are removed, later metrics dropped."""
     folders = sorted(
         (context.scratch / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1])
@@ -84,7 +85,7 @@ def find_checkpoint(context: Context) -> Path | None:
     for folder in set(folders) - set(complete):
         shutil.rmtree(folder)
     found = complete[-1] if complete else None
-    context.log.forget_after(step_of(found) if found else -1)
+    context.log.forget_after(step_of(found) // per_step if found else -1)
     if found:
         context.log.info(f"resuming from step {step_of(found)}")
     return found
@@ -95,9 +96,9 @@ def step_of(checkpoint: Path | None) -> int:
     return int(checkpoint.name.split("-")[1]) if checkpoint else 0
 
 
-def report_callback(context: Context, checkpoint: Path | None) -> ReportCallback:
+def report_callback(context: Context, checkpoint: Path | None, per_step: int = 1) -> ReportCallback:
     """A callback that continues the counts of `checkpoint`, if there is one."""
-    callback = ReportCallback(context)
+    callback = ReportCallback(context, per_step=per_step)
     if checkpoint is not None:
         saved = json.loads((checkpoint / _COMPLETE).read_text())
         callback.tokens, callback.losses = saved["tokens"], saved["losses"]
@@ -136,5 +137,7 @@ class LengthGrouped(torch.utils.data.Sampler[int]):
 
 
 def _metric_name(key: str) -> str:
-    """transformers' `eval_loss` and `loss` as `validation/loss` and `train/loss`."""
+    """transformers' `eval_loss` and `loss` as `validation/loss` and `train/loss`; what a rollout says keeps its name."""
+    if key.startswith("rollout/"):
+        return key
     return f"validation/{key[5:]}" if key.startswith("eval_") else f"train/{key}"

@@ -71,7 +71,7 @@ def run(
     with closing(_open(config, inputs["model"], prompts, context, processes)) as engine:
         context.log.info(f"rollouts by {engine.name}")
         send_weights(engine, learner, config, context.scratch)
-        for step in range(totals["steps"], config.steps):
+        for step in range(totals["steps"], totals["steps"] if evaluations.stopped else config.steps):
             clock = Clock()
             learner.policy_optimizer.set_progress(step / config.steps)
             learner.critic_optimizer.set_progress(step / config.steps)

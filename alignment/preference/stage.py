@@ -82,12 +82,13 @@ def _run(
     evaluations = Evaluations(config.evaluate, context, step_of(checkpoint))
     save = partial(save_model, trainer.model, tokenizer)
     trainer.add_callback(EvaluateCallback(evaluations, save))
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if not evaluations.stopped:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     measured = trainer.evaluate() if "validation" in tables else {}
     best = evaluations.finish(save)
     return {
         "rows": len(tables["data"]),
-        "steps": trainer.state.global_step,
+        "steps": trainer.state.global_step or step_of(checkpoint),
         "train_tokens": round(report.tokens),
         "train_loss": report.losses["train_loss"],
         **{

@@ -59,14 +59,15 @@ def run(config: SFTConfig, inputs: Mapping[str, Artifact], context: Context) -> 
     evaluations = Evaluations(config.evaluate, context, step_of(checkpoint))
     save = partial(save_model, trainer.model, tokenizer)
     trainer.add_callback(EvaluateCallback(evaluations, save))
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if not evaluations.stopped:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     losses = {"train_loss": report.losses["train_loss"]}
     if validation is not None:
         losses["validation_loss"] = trainer.evaluate()["eval_loss"]
     best = evaluations.finish(save)
     return {
         "train_tokens": round(report.tokens),
-        "steps": trainer.state.global_step,
+        "steps": trainer.state.global_step or step_of(checkpoint),
         "rows": len(train),
         **losses,
         "seconds": round(time.time() - started, 2),

@@ -120,3 +120,18 @@ def test_what_best_compares():
         score(entries, "c")
     with pytest.raises(RecipeError, match="one task, or tasks that point one way"):
         score(entries | {"text": entries["text"] | {"role": "retained"}}, "retained")
+
+
+def test_a_killed_run_leaves_no_best_folder_that_pushes_out_the_right_one(tmp_path):
+    """The folder of step 30 is from a run that was killed before its checkpoint; the run made again finds its best at step 40."""
+    train(watched(tmp_path, [0.1, 0.2, 0.9], best="old"), 60, killed=35)
+    again = watched(tmp_path, [0.3, 0.95, 0.4, 0.5], done=25, best="old")
+    assert train(again, 60, first=25) == (60, {"best_step": 40})
+    assert (tmp_path / "step").read_text() == "40"
+
+
+def test_a_run_that_had_stopped_does_not_go_on_when_it_resumes(tmp_path):
+    train(watched(tmp_path, [0.9, 0.5, 0.4], best="old", patience=2), 60, killed=30)
+    again = watched(tmp_path, [1.0], done=30, best="old", patience=2)
+    assert again.stopped and again.finish(saver(30)) == {"best_step": 10}
+    assert not watched(tmp_path / "new", [], best="old", patience=2).stopped

@@ -21,7 +21,11 @@ def section(page: Page) -> Section | None:
 def _chart(page: Page, role: Role) -> Chart | None:
     """The role's unweighted mean at every evaluation; bits per byte only where there is nothing else."""
     metrics = {task: page.report.models[0].tasks[task].metric for task in _asked(page, role)}
-    scores = [task for task, metric in metrics.items() if metric != words.BITS]
+    scores = [
+        task
+        for task, metric in metrics.items()
+        if metric != words.BITS and page.report.models[0].tasks[task].higher_is_better
+    ]
     tasks, metric = (scores, "acc") if scores else (list(metrics), words.BITS)
     if not tasks:
         return None

@@ -49,7 +49,7 @@ def config_for(kind, inputs, **options):
 
 def metrics_of(folder):
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [row for row in rows if "train/rollout/score" in row]
+    return [row for row in rows if "rollout/score" in row]
 
 
 @pytest.mark.parametrize("kind", ["grpo", "rloo"])
@@ -57,7 +57,7 @@ def test_the_policy_learns_what_the_scorer_likes(inputs, tmp_path, kind):
     config = config_for(kind, inputs, steps=30, beta=0.01, schedule="constant")
     summary = stage.run(config, inputs, Context.at(tmp_path), count_liked, gold=lambda prompt, answer: len(answer))
     rows = metrics_of(tmp_path)
-    first, last = (sum(row["train/rollout/score"] for row in part) / 4 for part in (rows[:4], rows[-4:]))
+    first, last = (sum(row["rollout/score"] for row in part) / 4 for part in (rows[:4], rows[-4:]))
     assert last > first + 0.5
     assert summary["steps"] == 30 and summary["engine"].startswith("transformers") and summary["gold"] > 0
 

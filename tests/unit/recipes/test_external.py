@@ -152,3 +152,17 @@ def test_a_damaged_memory_of_digests_is_ignored(tmp_path):
     _, identity = Externals(memory).resolve(DataRef(path=str(rows)), "x")
     assert identity == {"files": [[".jsonl", digest_file(rows)]]}
     assert json.loads(memory.read_text())
+
+
+def test_what_a_task_file_includes_from_elsewhere_is_a_part_of_it(tmp_path):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "own").mkdir()
+    (tmp_path / "rows.jsonl").write_text("{}")
+    (tmp_path / "base" / "base.yaml").write_text(f"dataset_kwargs: {{data_files: {tmp_path / 'rows.jsonl'}}}")
+    (tmp_path / "own" / "task.yaml").write_text("include: ../base/base.yaml\ntask: mine\n")
+    task, digests = str(tmp_path / "own" / "task.yaml"), []
+    for change in (None, tmp_path / "base" / "base.yaml", tmp_path / "rows.jsonl"):
+        if change is not None:
+            change.write_text(change.read_text() + " ")
+        digests.append(Externals().task_file_digest(task, "evaluation"))
+    assert len(set(digests)) == 3
