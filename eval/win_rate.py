@@ -22,6 +22,7 @@ from alignment.core.artifact import Artifact, digest_of
 from alignment.core.context import Context
 from alignment.data.chat import prompt_ids
 from alignment.data.rows import load_rows
+from alignment.generation.answers import answer_text
 from alignment.generation.engine import Completion, Sampling
 from alignment.generation.open import open_engine
 from alignment.models.load import load_tokenizer
@@ -89,14 +90,6 @@ def sample(model: Path, prompts: Sequence[Prompt], config: WinRateConfig, seed: 
             completions += engine.generate(ids[start : start + size], sampling)
             report(len(completions), len(ids))
     return [Answer(answer_text(tokenizer, one, prompt), one) for one, prompt in zip(completions, prompts, strict=True)]
-
-
-def answer_text(tokenizer: Any, completion: Completion, prompt: Prompt) -> str:
-    """What a completion says. After plain text it is the rest of the whole, so that its first space is kept."""
-    if not isinstance(prompt, str):
-        return tokenizer.decode(completion.response_ids, skip_special_tokens=True)
-    whole = tokenizer.decode(completion.prompt_ids + completion.response_ids, skip_special_tokens=True)
-    return whole[len(tokenizer.decode(completion.prompt_ids, skip_special_tokens=True)) :]
 
 
 def _row(pair: Pair, judgement: Judgement) -> dict[str, Any]:

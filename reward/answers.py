@@ -44,11 +44,3 @@ def sampled(
             completions = engine.generate([ids for _, ids in chunk], sampling)
             yield [(row, completion) for (row, _), completion in zip(chunk, completions, strict=True)]
             context.progress.update(start + len(chunk), len(requests), "sampling")
-
-
-def answer_text(tokenizer: Any, completion: Completion, prompt: str | Sequence[Row]) -> str:
-    """What a completion says. After plain text it is the rest of the whole, so that its first space is kept."""
-    if not isinstance(prompt, str):
-        return tokenizer.decode(completion.response_ids, skip_special_tokens=True)
-    whole = tokenizer.decode(completion.prompt_ids + completion.response_ids, skip_special_tokens=True)
-    return whole[len(tokenizer.decode(completion.prompt_ids, skip_special_tokens=True)) :]

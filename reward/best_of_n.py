@@ -11,9 +11,10 @@ from alignment.core.artifact import Artifact
 from alignment.core.context import Context
 from alignment.core.errors import DataError
 from alignment.data.rows import Row, load_rows, prompt_text, write_rows
+from alignment.generation.answers import answer_text
 from alignment.gold import gold_scorer
 from alignment.models.load import load_tokenizer
-from reward.answers import answer_text, sampled
+from reward.answers import sampled
 from reward.config import BestOfNConfig
 from reward.scorer import RewardScorer
 

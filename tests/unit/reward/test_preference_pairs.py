@@ -7,9 +7,9 @@ from alignment.core.artifact import Artifact
 from alignment.core.config import DataRef
 from alignment.core.context import Context
 from alignment.data.rows import load_rows, write_rows
+from alignment.generation.answers import answer_text
 from alignment.generation.engine import Completion
 from alignment.models.load import load_tokenizer
-from reward.answers import answer_text
 from reward.config import PreferencesConfig
 from reward.preferences import Answer, first_better, is_held_out, label_pairs, run
 
