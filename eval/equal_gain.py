@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 
@@ -91,8 +92,12 @@ def at_gain(gain: np.ndarray, kept: np.ndarray, levels: np.ndarray) -> np.ndarra
 
 
 def overlap(gain: np.ndarray, a: Sequence[Path], b: Sequence[Path]) -> Interval | None:
-    """The range of gain that both arms reach; None if there is none."""
-    low = max(min(gain[path[0]] for path in arm) for arm in (a, b))
+    """The range of gain that both arms reach on ways of their own: where they go the same way, from the base to a model that both go
+    on from, there is nothing to compare. None if there is no such range."""
+    paths = [*a, *b]
+    steps = takewhile(lambda places: len(set(places)) == 1, zip(*paths, strict=False))
+    shared = [places[0] for places in steps]
+    low = max(gain[place] for place in shared or [path[0] for path in paths])
     high = min(max(gain[list(path)].max() for path in arm) for arm in (a, b))
     return (float(low), float(high)) if high > low else None
 

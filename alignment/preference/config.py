@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import not_
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -30,7 +31,7 @@ class PreferenceTraining(TrainingConfig):
     max_length: int | None = Field(None, gt=1, description="tokens of prompt and answer; None = the context")
     peft: PeftConfig | None = None
     quantization: QuantizationConfig | None = None
-    freeze: FreezeConfig | None = None
+    freeze: FreezeConfig | None = Field(None, exclude_if=not_)
     evaluate: DuringTraining | None = None
 
     @model_validator(mode="after")

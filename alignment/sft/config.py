@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import not_
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -50,7 +51,7 @@ class SFTConfig(TrainingConfig):
     on_long: Literal["error", "truncate"] = Field("error", description="what to do with rows that are longer")
     peft: PeftConfig | None = None
     quantization: QuantizationConfig | None = None
-    freeze: FreezeConfig | None = None
+    freeze: FreezeConfig | None = Field(None, exclude_if=not_)
     evaluate: DuringTraining | None = None
 
     @model_validator(mode="after")

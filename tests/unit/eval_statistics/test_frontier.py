@@ -89,12 +89,21 @@ def test_arms_that_reach_no_common_gain_are_not_compared(base, tmp_path):
     assert matched.overlap is None and matched.difference is None and matched.levels == ()
 
 
-def test_where_two_arms_share_their_way_they_do_not_differ_at_all(base, tmp_path):
-    """The same seeds and the same items are drawn for both: nothing is left of their noise."""
-    models = [*base, *arm(tmp_path, "sft", [(0.2, 0.9), (0.5, 0.8)]), *arm(tmp_path, "ppo", [(0.7, 0.8), (0.9, 0.7)])]
-    declared = Frontier(base="base", arms={"sft": ["sft"], "both": ["sft", "ppo"]})
-    (matched,) = frontier(declared, models, ROLES).matched
-    assert matched.difference == 0 and matched.ci == (0, 0) and matched.p == 1
+def test_where_two_arms_go_the_same_way_there_is_nothing_to_compare(base, tmp_path):
+    """Both go on from the same SFT model: only gains beyond its own tell them apart, and the shared way would dilute them."""
+    models = [
+        *base,
+        *arm(tmp_path, "sft", [(0.2, 0.9), (0.5, 0.8)]),
+        *arm(tmp_path, "ppo", [(0.9, 0.7)]),
+        *arm(tmp_path, "more", [(0.7, 0.5)]),
+    ]
+    arms = {"sft": ["sft"], "ppo": ["sft", "ppo"], "more": ["sft", "more"]}
+    declared = Frontier(base="base", arms=arms, contrasts=[("sft", "ppo"), ("more", "ppo")])
+    alone, both = frontier(declared, models, ROLES).matched
+    assert alone.overlap is None
+    assert both.overlap == pytest.approx((0.5, 0.7))
+    # From (.5, -.2): ppo falls by .1 over a gain of .4, more by .3 over .2. In the middle, at .6: -.225 against -.35.
+    assert both.difference == pytest.approx(0.125, abs=1e-3)
 
 
 def test_of_several_strengths_the_mean_of_those_that_reach_a_gain_counts(base, tmp_path):
