@@ -9,8 +9,9 @@ from bitsandbytes import functional as bits
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignment.models.load import load_causal_lm
+from alignment.models.merged import merged_weights
 from alignment.ppo import maths
-from alignment.ppo.adapters import CRITIC, POLICY, merged_weights, weights_of
+from alignment.ppo.adapters import CRITIC, POLICY, weights_of
 from alignment.ppo.memory import memory_by_part
 from alignment.ppo.networks import activate, plain
 from alignment.ppo.result import save_policy
