@@ -37,6 +37,7 @@ class Evaluations:
         self._since_best = 0
         if config is not None and world.main:
             self._recall(done)
+        self._best, self._since_best = world.broadcast((self._best, self._since_best))
 
     @property
     def stopped(self) -> bool:

@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 
 from alignment.core.errors import RecipeError
+from eval.compare import PROPORTIONS
 from eval.config import Frontier, Role
 from eval.equal_gain import Path, Plane, TaskScores, differences
 from eval.pairing import require_same_items, require_same_settings
 from eval.results import MeasuredModel
 from eval.statistics import Interval, adjust
-
-_PROPORTIONS = ("acc", "exact_match")
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,7 @@ def _tasks_of_axis(role: Role, roles: Mapping[str, Role], model: MeasuredModel) 
     """The tasks whose mean makes the axis: all on one scale, proportions first, else what all of them share."""
     mine = [task for task, of in roles.items() if of == role]
     metrics = {task: model.tasks[task].metric for task in mine if task in model.tasks}
-    proportions = [task for task, metric in metrics.items() if metric in _PROPORTIONS]
+    proportions = [task for task, metric in metrics.items() if metric in PROPORTIONS]
     if proportions:
         return proportions
     first = next(iter(metrics.values()), None)

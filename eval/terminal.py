@@ -70,7 +70,7 @@ def print_results(results: Results, console: Console) -> None:
         console.print(line, markup=False, highlight=False)
     for entry in results.data.get("frontier", ()):
         for matched in entry["matched"]:
-            line = words.at_equal_gain(Matched(**(matched | {"levels": ()})))
+            line = words.at_equal_gain(Matched(**(matched | {"levels": ()})), entry["n_seeds"])
             console.print(line, markup=False, highlight=False)
     for name, say in (("win_rates", win_line), ("sequences", sequence_line), ("relearning", relearning_line)):
         for entry in results.data.get(name, ()):

@@ -131,13 +131,14 @@ def _retained_clause(arm: ArmComparison, row: TaskComparison, from_base: bool, c
     return f"{'' if row.verdict.word == 'inconclusive' else arm.new + ' '}{text}: {row.verdict}"
 
 
-def at_equal_gain(matched: Matched) -> str:
-    """One sentence: which of two arms forgets less where both gain the same."""
+def at_equal_gain(matched: Matched, n_seeds: int) -> str:
+    """One sentence: which of two arms forgets less where both gain the same, and for whom that holds."""
     a, b = matched.reference, matched.new
     if matched.overlap is None or matched.difference is None or matched.ci is None or matched.p_adjusted is None:
         return f"{b} and {a}: no overlap, no gain is reached by both."
     where = f"over gains of {interval('acc', matched.overlap)} points"
-    numbers = f"({signed('acc', matched.difference)} points, {interval('acc', matched.ci)})"
+    scope = count(n_seeds, "seed") if n_seeds > 1 else "these checkpoints only"
+    numbers = f"({signed('acc', matched.difference)} points, {interval('acc', matched.ci)}; {scope})"
     if matched.p_adjusted >= 0.05:
         return f"At equal gain, whether {b} forgets less than {a} is open {numbers}, {where}."
     return f"At equal gain {b} forgets {'less' if matched.difference > 0 else 'more'} than {a} {numbers}, {where}."

@@ -123,7 +123,7 @@ def _with_includes(task_file: Path, where: str) -> list[Path]:
             continue
         found.append(path)
         included = _task(path).get("include")
-        for name in [included] if isinstance(included, str) else []:
+        for name in [included] if isinstance(included, str) else included or []:
             beside = path.parent / name
             waiting.append(beside if beside.exists() else existing_path(name, f"{where}: {path.name}"))
     return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
 
 from alignment.core.artifact import Artifact, digest_of
@@ -125,7 +126,7 @@ def _make_cell(
     _resolve_engines(resolved)
     if measuring is not None:
         resolved["evaluate"] |= measuring.model_dump(mode="json", exclude={"runtime", "kind", "model"})
-        resolved["evaluate"] |= {"stage_version": KINDS["evaluate"].version}
+        resolved["evaluate"] |= {"stage_version": KINDS["evaluate"].version, "lm_eval": version("lm-eval")}
         resolved["evaluate"]["task_files"] = [
             externals.task_file_digest(f, _place(name)) for f in measuring.task_files()
         ]
@@ -142,6 +143,7 @@ def _make_cell(
                 inputs[role] = artifact
             _put(resolved, role, identity)
     if isinstance(config, EvaluateConfig):
+        resolved["lm_eval"] = version("lm-eval")  # what another version measured is refused as a partner
         resolved["task_files"] = [externals.task_file_digest(name, _place(name)) for name in config.task_files()]
     varies = config.seed is None or any(isinstance(c, Cell) and c.recipe_seed is not None for c in inputs.values())
     cell_seed = seed if config.seed is None else config.seed

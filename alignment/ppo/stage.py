@@ -66,7 +66,7 @@ def run(
     report = Reporter(config, context, tokenizer, gold, second_scorer, totals["steps"]) if processes.main else None
     evaluations = Evaluations(config.evaluate, context, totals["steps"], processes)
     save = partial(save_policy, learner, inputs["model"].path, tokenizer)
-    last: dict[str, float] = {}
+    last = _last(context) if evaluations.stopped else {}
 
     with closing(_open(config, inputs["model"], prompts, context, processes)) as engine:
         context.log.info(f"rollouts by {engine.name}")
@@ -133,6 +133,11 @@ def _resume(checkpoints: Checkpoints, learner: Learner, context: Context) -> dic
             "give all machines the same store, or remove the checkpoints that not all of them can read",
         )
     return totals
+
+
+def _last(context: Context) -> dict[str, float]:
+    """The numbers of the last step that was logged, for a run that had ended when it was killed."""
+    return next(row for row in reversed(context.log.rows()) if "rollout/score" in row)
 
 
 def _save(checkpoints: Checkpoints, learner: Learner, totals: dict[str, int]) -> None:

@@ -82,9 +82,10 @@ def _run(
     evaluations = Evaluations(config.evaluate, context, step_of(checkpoint))
     save = partial(save_model, trainer.model, tokenizer)
     trainer.add_callback(EvaluateCallback(evaluations, save))
-    if not evaluations.stopped:
+    stopped = evaluations.stopped  # before it could: then there is nothing to train, and no trained weights are at hand
+    if not stopped:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    measured = trainer.evaluate() if "validation" in tables else {}
+    measured = trainer.evaluate() if "validation" in tables and not stopped else {}
     best = evaluations.finish(save)
     return {
         "rows": len(tables["data"]),

@@ -59,10 +59,11 @@ def run(config: SFTConfig, inputs: Mapping[str, Artifact], context: Context) -> 
     evaluations = Evaluations(config.evaluate, context, step_of(checkpoint))
     save = partial(save_model, trainer.model, tokenizer)
     trainer.add_callback(EvaluateCallback(evaluations, save))
-    if not evaluations.stopped:
+    stopped = evaluations.stopped  # before it could: then there is nothing to train, and no trained weights are at hand
+    if not stopped:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     losses = {"train_loss": report.losses["train_loss"]}
-    if validation is not None:
+    if validation is not None and not stopped:
         losses["validation_loss"] = trainer.evaluate()["eval_loss"]
     best = evaluations.finish(save)
     return {

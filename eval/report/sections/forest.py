@@ -35,13 +35,15 @@ def _chart(page: Page, rows: list[TaskComparison], bits: bool) -> Chart:
 
 
 def _record(row: TaskComparison) -> dict[str, Any]:
-    scale, (low, high) = words.scale(row.metric), row.estimate.ci95
+    in_bits = row.metric == words.BITS  # their axis is turned; of other scores the gain is shown, so that left is worse
+    change, (low, high) = (row.delta, row.estimate.ci95) if in_bits else (row.gain, row.gain_ci)
+    scale = words.scale(row.metric)
     return {
         "task": words.task_name(row.task),
         "role": row.role,
         "last": row.is_group,
         "arm": row.new,
-        "x": row.delta * scale,
+        "x": change * scale,
         "x1": low * scale,
         "x2": high * scale,
         "verdict": str(row.verdict),

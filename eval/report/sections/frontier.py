@@ -35,7 +35,7 @@ def section(page: Page) -> Section | None:
         charts=[chart],
         result=result,
         arms=[looks[arm] for arm in arms],
-        sentences=[words.at_equal_gain(matched) for matched in result.matched],
+        sentences=[words.at_equal_gain(matched, result.n_seeds) for matched in result.matched],
         pairs=[(looks[matched.new], looks[matched.reference], matched) for matched in result.matched],
         steps=_steps(page, result),
     )
