@@ -162,9 +162,11 @@ def _row(
         estimate=estimate,
         p=mcnemar(counts) if counts and exact else estimate.p,
         margin=margin,
-        transitions=counts,
+        transitions=counts
+        if items.higher_is_better
+        else None,  # where a 1 is the worse answer there is no right and wrong
         chance=chance,
-        churn_floor=churn_floor(trained) if counts else None,
+        churn_floor=churn_floor(trained) if counts and items.higher_is_better else None,
         retention=_retention(paired, reference_value, estimate.value, chance),
         margin_change=_margin_change(paired),
         warnings=tuple(_row_warnings(paired, estimate)),
