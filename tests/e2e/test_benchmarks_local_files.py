@@ -45,7 +45,9 @@ def ours(tmp_path_factory):
     """evaluation.json and items of the recipe's tasks, the first 60 items of each."""
     recipe, _ = load_recipe("stories/benchmarks")
     folder = tmp_path_factory.mktemp("ours")
-    tasks = {name: recipe.evaluation.tasks[name].model_copy(update={"limit": LIMIT, "per_cluster": None}) for name in FILES}
+    tasks = {
+        name: recipe.evaluation.tasks[name].model_copy(update={"limit": LIMIT, "per_cluster": None}) for name in FILES
+    }
     config = EvaluateConfig(model=ModelRef(path="x"), retained=list(tasks), tasks=tasks)
     model = Artifact("model", "x", Path(ASSETS, "models", "stories260K"))
     stage.run(config, {"model": model}, Context.at(folder))
