@@ -55,17 +55,17 @@ def compare_models(
 
 def compare_all(report: ReportInput) -> list[ArmComparison]:
     """All comparisons that the recipe asks for."""
-    arms = arms_by_name(report)
+    arms = arms_by_name(report.models)
     return [
         replace(compare_models(arms[a], arms[b], report.comparison, report.roles), kinds=frozenset(kinds))
         for (a, b), kinds in compared_pairs(report).items()
     ]
 
 
-def arms_by_name(report: ReportInput) -> dict[str, list[MeasuredModel]]:
+def arms_by_name(models: Sequence[MeasuredModel]) -> dict[str, list[MeasuredModel]]:
     """The seeds of every arm."""
     arms: dict[str, list[MeasuredModel]] = {}
-    for model in report.models:
+    for model in models:
         arms.setdefault(model.stage, []).append(model)
     return arms
 
@@ -73,7 +73,7 @@ def arms_by_name(report: ReportInput) -> dict[str, list[MeasuredModel]]:
 def compared_pairs(report: ReportInput) -> dict[tuple[str, str], set[str]]:
     """(reference, new) with the reasons: every arm against its base (the root of its chain of parents) and its parent, and the
     declared contrasts; each pair once. Raises RecipeError for an arm that was not evaluated."""
-    arms = arms_by_name(report)
+    arms = arms_by_name(report.models)
     pairs: dict[tuple[str, str], set[str]] = {}
     parents = {name: models[0].parent for name, models in arms.items()}
     for stage in arms:
@@ -144,6 +144,7 @@ def _row(
     scale = 1.0 if paired.bytes is None else paired.new.shape[1] / paired.bytes.sum()  # mean of bits -> bits per byte
     by_seed = (paired.new - paired.reference).mean(1) * scale
     counts = transitions(paired.reference, paired.new) if paired.binary else None
+    rights = counts if items.higher_is_better else None  # where a 1 is the worse answer there is no right and wrong
     trained = paired.new if paired.varied(1) else paired.reference
     exact = counts is not None and estimate.method == "paired"
     reference_value, chance = float(paired.reference.mean() * scale), items.about.get("chance")
@@ -162,11 +163,9 @@ def _row(
         estimate=estimate,
         p=mcnemar(counts) if counts and exact else estimate.p,
         margin=margin,
-        transitions=counts
-        if items.higher_is_better
-        else None,  # where a 1 is the worse answer there is no right and wrong
+        transitions=rights,
         chance=chance,
-        churn_floor=churn_floor(trained) if counts and items.higher_is_better else None,
+        churn_floor=churn_floor(trained) if rights else None,
         retention=_retention(paired, reference_value, estimate.value, chance),
         margin_change=_margin_change(paired),
         warnings=tuple(_row_warnings(paired, estimate)),

@@ -66,7 +66,7 @@ class FormatReading:
 
 def format_readings(report: ReportInput) -> list[FormatReading]:
     """For every comparison and every task that was asked in two formats."""
-    arms = arms_by_name(report)
+    arms = arms_by_name(report.models)
     return [
         _reading(own, other, pair_seeds(arms[reference], arms[new]), report)
         for reference, new in compared_pairs(report)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from alignment.core.errors import RecipeError
-from eval.compare import PROPORTIONS
+from eval.compare import PROPORTIONS, arms_by_name
 from eval.config import Frontier, Role
 from eval.equal_gain import Path, Plane, TaskScores, differences
 from eval.pairing import require_same_items, require_same_settings
@@ -86,9 +86,7 @@ def frontier(declared: Frontier, models: Sequence[MeasuredModel], roles: Mapping
     models: all finished ones, with their snapshots. roles: the recipe's tasks. Raises RecipeError for an arm without measured
     models, SuiteError where models were not measured alike.
     """
-    by_stage: dict[str, list[MeasuredModel]] = {}
-    for model in models:
-        by_stage.setdefault(model.stage, []).append(model)
+    by_stage = arms_by_name(models)
     ways = {
         arm: [_path(stages, declared.base, by_stage) for stages in paths] for arm, paths in declared.paths().items()
     }

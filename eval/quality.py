@@ -81,7 +81,7 @@ class QualityChange:
 def quality(report: ReportInput) -> list[Quality]:
     """All that is defined for an arm and a task: calibration where one choice is right, diversity where answers are sampled."""
     found = []
-    for stage, models in arms_by_name(report).items():
+    for stage, models in arms_by_name(report.models).items():
         for task in models[0].tasks:
             if all(task in model.tasks for model in models):
                 found += _of_arm(stage, task, models)
@@ -90,7 +90,7 @@ def quality(report: ReportInput) -> list[Quality]:
 
 def quality_changes(report: ReportInput) -> list[QualityChange]:
     """The changes of every comparison that the report makes."""
-    arms = arms_by_name(report)
+    arms = arms_by_name(report.models)
     return [
         change
         for reference, new in compared_pairs(report)

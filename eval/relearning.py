@@ -21,6 +21,7 @@ import numpy as np
 
 from alignment.core.errors import SuiteError
 from eval.bootstrap import resampled_means, seed_draws
+from eval.compare import arms_by_name
 from eval.config import Relearning
 from eval.pairing import pair_seeds, require_same_items, require_same_settings
 from eval.results import MeasuredModel, ReportInput, plain
@@ -160,9 +161,7 @@ def _interval(draws: np.ndarray) -> Interval:
 
 def measure_relearning(report: ReportInput) -> list[RelearningResult]:
     """Every declared probe. Raises SuiteError where the two sides were not measured alike, or not along training."""
-    arms: dict[str, list[MeasuredModel]] = {}
-    for model in report.models:
-        arms.setdefault(model.stage, []).append(model)
+    arms = arms_by_name(report.models)
     return [_measured(declared, arms) for declared in report.comparison.relearning]
 
 

@@ -6,9 +6,9 @@
     backward transfer    BWT = 1/(T-1) sum_{i<T} (R[T, i] - R[i, i])
     forward transfer     FWT = 1/(T-1) sum_{i>1} (R[i-1, i] - R[0, i])
 
-(GEM, arXiv 1706.08840; TRACE, arXiv 2310.06762.) The base counts among the stages of the maximum. BWT and FWT are means of
-paired differences and get the crossed interval of a group of tasks. AF has a maximum in it and gets a two-way bootstrap; seeds
-are averaged before the maximum is taken, which would otherwise pick out noise.
+(GEM, arXiv 1706.08840; TRACE, arXiv 2310.06762.) The base counts among the stages of the maximum. All three are estimated as means
+of paired differences, with the crossed interval of a group of tasks. For AF the best stage is found on other seeds and other items
+than those that it is read off on: the highest of the scores themselves would count luck as forgetting.
 
 Several orders of the same tasks share seeds and items, so they are no independent samples: their mean, and the difference
 between two methods, are taken item by item before anything is said about spread.
@@ -24,6 +24,7 @@ import numpy as np
 
 from alignment.core.errors import SuiteError
 from eval import statistics
+from eval.compare import arms_by_name
 from eval.config import TaskSequence
 from eval.pairing import pair_seeds, pair_task
 from eval.results import MeasuredModel, ReportInput
@@ -82,11 +83,12 @@ class Transfer:
         return (FEW_TASKS,) if len(self.tasks) < 3 else ()
 
     def per_seed(self, number: Callable[[np.ndarray], np.ndarray]) -> list[float]:
-        """One of the three functions below, for each seed alone."""
+        """One of the three formulas below, for each seed alone."""
         return np.asarray(sum(weight * number(order.seed_matrices) for weight, order in self.orders)).tolist()
 
     def as_json(self) -> dict[str, Any]:
-        """The entry of `results.json` under `sequences`; `scores` is R, row by stage, the base first."""
+        """The entry of `results.json` under `sequences`; `scores` is R, row by stage, the base first. `per_seed` follows the formulas to
+        the letter, so a seed's AF has its luck in it."""
         first = self.orders[0][1]
         entry: dict[str, Any] = {"name": self.name, "kind": self.kind, "seeds": list(self.seeds)}
         if self.kind == "order":
@@ -132,9 +134,7 @@ def measure_sequences(report: ReportInput) -> list[Transfer]:
 
     Raises SuiteError where the stages were not measured alike.
     """
-    arms: dict[str, list[MeasuredModel]] = {}
-    for model in report.models:
-        arms.setdefault(model.stage, []).append(model)
+    arms = arms_by_name(report.models)
     methods: dict[str, list[Order]] = {}
     for declared in report.comparison.sequences:
         methods.setdefault(declared.method, []).append(measured_order(declared, arms))
@@ -181,10 +181,11 @@ def _transfer(
 ) -> Transfer:
     if not _comparable([order for _, order in orders]):
         raise SuiteError(f"sequences of {name}", "tasks or seeds differ", "orders of the same tasks at the same seeds")
-    backward, forward = (
-        mean_difference(orders, differences) for differences in (backward_differences, forward_differences)
+    forgetting, backward, forward = (
+        mean_difference(orders, differences)
+        for differences in (loss_from_best, backward_differences, forward_differences)
     )
-    return Transfer(name, kind, tuple(orders), _forgetting(orders), backward, forward)
+    return Transfer(name, kind, tuple(orders), forgetting, backward, forward)
 
 
 def backward_differences(order: Order) -> dict[str, np.ndarray]:
@@ -213,12 +214,6 @@ def mean_difference(
     if all(np.isin(order.scores[task], (0, 1)).all() for _, order in orders for task in tables):
         estimate = statistics.widen_if_unchanged(estimate)
     return estimate
-
-
-def _forgetting(orders: Sequence[tuple[float, Order]]) -> Estimate:
-    """AF with a crossed interval. The best stage of a task is found on other seeds and other items than those it is read off on: the
-    maximum of the scores themselves would count luck as forgetting, and a bootstrap repeats that luck."""
-    return mean_difference(orders, loss_from_best)
 
 
 def loss_from_best(order: Order) -> dict[str, np.ndarray]:

@@ -33,8 +33,7 @@ def check_frontier(recipe: Recipe, block: Evaluation) -> None:
 
 def _check_along(where: str, along: DuringTraining, block: Evaluation) -> None:
     roles = {"target": block.target, "retained": block.retained}
-    chosen = {task for each in along.tasks or roles for task in roles.get(each, [each])}
-    missing = [task for tasks in roles.values() for task in tasks if task not in chosen]
+    missing = [task for tasks in roles.values() for task in tasks if task not in along.chosen(roles)]
     if missing:
         what = (
             f"{missing[0]!r} is not measured along the way, and comparison.frontier needs all target and retained tasks"

@@ -29,7 +29,7 @@ def measuring_of(recipe: Recipe, name: str) -> EvaluateConfig | None:
         raise RecipeError(where, what, f"a step below {steps}", "measure earlier, or drop `evaluate`")
     roles: dict[str, list[str]] = {role: getattr(block, role) for role in ROLES}
     everything = [task for tasks in roles.values() for task in tasks]
-    chosen = {task for each in wanted.tasks or roles for task in roles.get(each, [each])}
+    chosen = wanted.chosen(roles)
     _require_known(f"{where}.tasks", chosen, [*roles, *everything])
     _require_known(f"{where}.best", {wanted.best} if wanted.best else set(), [*roles, *chosen])
     kept = {role: [task for task in tasks if task in chosen] for role, tasks in roles.items()}

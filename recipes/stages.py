@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from alignment.core.artifact import ArtifactKind
@@ -34,11 +34,20 @@ class StageKind:
 
 # read by every stage: how rows become tokens, which seeds follow from which
 _BASE = ("alignment/data", "alignment/core/context.py")
-_TRAINING = ("alignment/evaluations.py", "alignment/random_states.py")
+_TRAINING = ("alignment/evaluations.py", "alignment/random_states.py", "alignment/tuning.py")
 _MODELS = ("alignment/models", *_BASE)
 _GOLD = ("alignment/gold.py", "alignment/lab/service.py", "alignment/lab/world.py")
 _GENERATION = ("alignment/generation",)
 _LAB = ("alignment/lab/data.py", "alignment/lab/service.py", "alignment/lab/skills.py", "alignment/lab/world.py")
+_GROUP = StageKind(
+    config="alignment.group.config:GRPOConfig",
+    run="recipes.wiring:run_group",
+    makes="model",
+    version=1,
+    sources=("alignment/group", "reward/scorer.py", "recipes/wiring.py", *_TRAINING, *_GENERATION, *_MODELS),
+    weight=4,
+    fields={"prompts": (("prompt",),)},
+)
 
 KINDS: dict[str, StageKind] = {
     "pretrained": StageKind(
@@ -125,7 +134,7 @@ KINDS: dict[str, StageKind] = {
         version=1,
         sources=("alignment/preference", *_TRAINING, *_MODELS),
         weight=2,
-        fields={"data": (("prompt", "chosen", "rejected"),), "validation": (("prompt", "chosen", "rejected"),)},
+        fields=dict.fromkeys(("data", "validation"), (("prompt", "chosen", "rejected"),)),
     ),
     "kto": StageKind(
         config="alignment.preference.config:KTOConfig",
@@ -134,29 +143,12 @@ KINDS: dict[str, StageKind] = {
         version=1,
         sources=("alignment/preference", *_TRAINING, *_MODELS),
         weight=2,
-        fields={
-            "data": (("prompt", "completion", "label"), ("prompt", "chosen", "rejected")),
-            "validation": (("prompt", "completion", "label"), ("prompt", "chosen", "rejected")),
-        },
+        fields=dict.fromkeys(
+            ("data", "validation"), (("prompt", "completion", "label"), ("prompt", "chosen", "rejected"))
+        ),
     ),
-    "grpo": StageKind(
-        config="alignment.group.config:GRPOConfig",
-        run="recipes.wiring:run_group",
-        makes="model",
-        version=1,
-        sources=("alignment/group", "reward/scorer.py", "recipes/wiring.py", *_TRAINING, *_GENERATION, *_MODELS),
-        weight=4,
-        fields={"prompts": (("prompt",),)},
-    ),
-    "rloo": StageKind(
-        config="alignment.group.config:RLOOConfig",
-        run="recipes.wiring:run_group",
-        makes="model",
-        version=1,
-        sources=("alignment/group", "reward/scorer.py", "recipes/wiring.py", *_TRAINING, *_GENERATION, *_MODELS),
-        weight=4,
-        fields={"prompts": (("prompt",),)},
-    ),
+    "grpo": _GROUP,
+    "rloo": replace(_GROUP, config="alignment.group.config:RLOOConfig"),
     "interpolate": StageKind(
         config="alignment.merging.config:InterpolateConfig",
         run="alignment.merging.stage:run",

@@ -6,6 +6,7 @@ Nothing here imports torch, so a recipe is checked in well under a second.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from operator import not_
 from typing import Annotated, Literal
 
@@ -115,6 +116,10 @@ class DuringTraining(Config):
     def due(self, step: int) -> bool:
         """Whether to measure after that step."""
         return step in self.at if self.at is not None else step % (self.every or 1) == 0
+
+    def chosen(self, roles: Mapping[str, Sequence[str]]) -> set[str]:
+        """The names of the tasks to measure; roles: the recipe's, by role."""
+        return {task for each in self.tasks or roles for task in roles.get(each, [each])}
 
     @property
     def first(self) -> int:

@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from alignment.core.config import Config, DataRef, DuringTraining, ModelRef
+from alignment.core.config import Config, DataRef, ModelRef
 from alignment.gold import GoldName
-from alignment.models.config import PeftConfig, QuantizationConfig, TrainingConfig
+from alignment.models.config import TuningConfig
 
 
 class GroupRollout(Config):
@@ -21,13 +21,12 @@ class GroupRollout(Config):
     temperature: float = Field(default=1.0, gt=0)
 
 
-class GroupConfig(TrainingConfig):
+class GroupConfig(TuningConfig):
     """steps: rollout batches; each is met `epochs` times, `minibatch_size` answers in an optimiser step. beta: weight of the KL to the
     model as it began. clip: the policy ratio's distance from 1. missing_eos: the score of an answer that the length limit cut;
     None = what the reward model says. gold: logged, never trained on. `gradient_accumulation` and `batch_size` of other trainings are
     said here by minibatch_size and rollout."""
 
-    model: ModelRef
     reward: ModelRef
     prompts: DataRef
     rollout: GroupRollout = GroupRollout()
@@ -39,9 +38,6 @@ class GroupConfig(TrainingConfig):
     clip: float = Field(0.2, gt=0)
     missing_eos: float | None = -1.0
     gold: GoldName | None = None
-    peft: PeftConfig | None = None
-    quantization: QuantizationConfig | None = None
-    evaluate: DuringTraining | None = None
     checkpoint_every: int = Field(20, gt=0, description="rollout batches between checkpoints")
 
     @property
@@ -58,8 +54,6 @@ class GroupConfig(TrainingConfig):
             raise ValueError(
                 f"rollout.group_size: {group} has to divide rollout.batch_size {batch} and minibatch_size {size}"
             )
-        if self.quantization is not None and self.peft is None:
-            raise ValueError("quantised weights cannot be trained: add a peft block, or drop quantization")
         if self.peft is not None and self.peft.method not in ("lora", "rslora"):
             raise ValueError(f"peft.method: engines get merged weights of lora or rslora, not of {self.peft.method}")
         idle = [name for name in ("batch_size", "gradient_accumulation") if name in self.model_fields_set]

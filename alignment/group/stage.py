@@ -9,12 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from functools import partial
 from typing import Any
 
 import datasets
 import torch
-from transformers import PrinterCallback
 from trl.trainer.grpo_config import GRPOConfig as TrlGRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.rloo_config import RLOOConfig as TrlRLOOConfig
@@ -24,13 +22,13 @@ from alignment.core.artifact import Artifact
 from alignment.core.context import Context
 from alignment.data.chat import prompt_ids
 from alignment.data.rows import load_rows, prompt_text
-from alignment.evaluations import EvaluateCallback, Evaluations
 from alignment.generation.engine import Completion, Engine, Sampling
 from alignment.generation.open import open_engine
 from alignment.group.config import GroupConfig, GRPOConfig, RLOOConfig
-from alignment.models.load import load_causal_lm, load_tokenizer, parameter_counts, save_model
+from alignment.models.load import load_tokenizer, parameter_counts
 from alignment.models.merged import merged_weights
-from alignment.models.training import find_checkpoint, report_callback, step_of, trainer_arguments
+from alignment.models.training import find_checkpoint, report_callback, trainer_arguments
+from alignment.tuning import carry_out, load_for_tuning
 
 Scorer = Callable[[Sequence[Completion], Sequence[Mapping[str, Any]]], torch.Tensor]
 Gold = Callable[[str, str], float]
@@ -46,14 +44,7 @@ def run(
     """Trains the policy and leaves it in `context.workdir`. scorer: scores [B] of answers, 0 for an average one, 1 a deviation above."""
     started = time.time()
     tokenizer: Any = load_tokenizer(inputs["model"].path)
-    model = load_causal_lm(
-        inputs["model"].path,
-        precision=config.precision if config.peft else "fp32",
-        peft=config.peft,
-        quantization=config.quantization,
-        dropout=False,
-        seed=context.seed_for("adapter"),
-    )
+    model = load_for_tuning(config, inputs["model"].path, context, dropout=False)
     rows = load_rows(config.prompts, inputs.get("prompts"), ("prompt",), "prompts")
     table = datasets.Dataset.from_list([{"prompt": row["prompt"]} for row in rows])
     judge = _Judge(config, tokenizer, scorer, gold)
@@ -68,22 +59,14 @@ def run(
         processing_class=tokenizer,
         callbacks=[report],
     )
-    trainer.remove_callback(PrinterCallback)
-    for parameter in model.parameters():
-        if parameter.requires_grad:  # trl turns adapters on quantised weights to bf16, which loses small steps
-            parameter.data = parameter.data.float()
-    evaluations = Evaluations(config.evaluate, context, step_of(checkpoint) // config.updates)
-    save = partial(save_model, trainer.model, tokenizer)
-    trainer.add_callback(EvaluateCallback(evaluations, save, per_step=config.updates))
     longest = max(len(prompt_ids(tokenizer, row["prompt"])) for row in rows)
     with closing(_open(config, inputs["model"], longest, context)) as engine:
         context.log.info(f"rollouts by {engine.name}, through this suite's engines rather than trl's")
         trainer.own = _Rollouts(engine, config, context, tokenizer, report)
-        if not evaluations.stopped:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    best = evaluations.finish(save)
+        tuned = carry_out(trainer, config, context, tokenizer, checkpoint, per_step=config.updates)
+    best = tuned.finish()
     return {
-        "steps": (trainer.state.global_step or step_of(checkpoint)) // config.updates,
+        "steps": tuned.steps // config.updates,
         "train_tokens": round(report.tokens),
         "engine": engine.name,
         **judge.last,

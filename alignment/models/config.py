@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from operator import not_
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from alignment.core.config import Config, Precision, StageConfig
+from alignment.core.config import Config, DuringTraining, ModelRef, Precision, StageConfig
 
 
 class PeftConfig(Config):
@@ -67,3 +68,21 @@ class TrainingConfig(StageConfig):
     gradient_accumulation: int = Field(1, gt=0, description="forward passes of one optimiser step")
     precision: Precision = Field("fp32", description="bf16 = autocast; fully trained weights stay in fp32")
     checkpoint_every: int = Field(100, gt=0, description="steps between the checkpoints that a killed run resumes from")
+
+
+class TuningConfig(TrainingConfig):
+    """A stage that goes on training a language model: which of its weights, in what form, and whether it is watched meanwhile."""
+
+    model: ModelRef
+    peft: PeftConfig | None = None
+    quantization: QuantizationConfig | None = None
+    freeze: FreezeConfig | None = Field(None, exclude_if=not_)
+    evaluate: DuringTraining | None = None
+
+    @model_validator(mode="after")
+    def _something_can_be_trained(self) -> TuningConfig:
+        if self.quantization is not None and self.peft is None:
+            raise ValueError("quantised weights cannot be trained: add a peft block, or drop quantization")
+        if self.freeze is not None and self.peft is not None:
+            raise ValueError("freeze: beside an adapter all weights are frozen anyway; remove one of the two")
+        return self

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from operator import not_
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from alignment.core.config import DataRef, DuringTraining, ModelRef
-from alignment.models.config import FreezeConfig, PeftConfig, QuantizationConfig, TrainingConfig
+from alignment.core.config import DataRef, ModelRef
+from alignment.models.config import TuningConfig
 
 DpoLoss = Literal[
     "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired", "apo_zero", "apo_down",
@@ -16,11 +15,10 @@ DpoLoss = Literal[
 ]  # fmt: skip
 
 
-class PreferenceTraining(TrainingConfig):
+class PreferenceTraining(TuningConfig):
     """model: where the policy starts. reference: what it is held against; None = the model as it began. beta: how strongly it is
     held (the larger, the closer). How long is said by exactly one of steps and epochs."""
 
-    model: ModelRef
     reference: ModelRef | None = None
     data: DataRef
     validation: DataRef | None = None
@@ -29,19 +27,11 @@ class PreferenceTraining(TrainingConfig):
     steps: int | None = Field(None, gt=0)
     epochs: float | None = Field(None, gt=0)
     max_length: int | None = Field(None, gt=1, description="tokens of prompt and answer; None = the context")
-    peft: PeftConfig | None = None
-    quantization: QuantizationConfig | None = None
-    freeze: FreezeConfig | None = Field(None, exclude_if=not_)
-    evaluate: DuringTraining | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> PreferenceTraining:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give exactly one of steps, epochs")
-        if self.quantization is not None and self.peft is None:
-            raise ValueError("quantised weights cannot be trained: add a peft block, or drop quantization")
-        if self.freeze is not None and self.peft is not None:
-            raise ValueError("freeze: beside an adapter all weights are frozen anyway; remove one of the two")
         if self.validation == self.data:
             raise ValueError("validation equals data: hold out rows of their own, for example another split")
         return self

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import datasets
-from transformers import PrinterCallback
 from trl.trainer.dpo_config import DPOConfig as TrlDPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.kto_config import KTOConfig as TrlKTOConfig
@@ -17,11 +16,11 @@ from trl.trainer.kto_trainer import KTOTrainer
 from alignment.core.artifact import Artifact
 from alignment.core.context import Context
 from alignment.data.rows import Row, load_rows
-from alignment.evaluations import EvaluateCallback, Evaluations
-from alignment.models.load import context_length, load_causal_lm, load_tokenizer, parameter_counts, save_model
-from alignment.models.training import LengthGrouped, find_checkpoint, report_callback, step_of, trainer_arguments
+from alignment.models.load import context_length, load_causal_lm, load_tokenizer, parameter_counts
+from alignment.models.training import LengthGrouped, find_checkpoint, report_callback, trainer_arguments
 from alignment.preference.config import DPOConfig, KTOConfig, PreferenceTraining
 from alignment.preference.rows import collate_answers, collate_pairs, encoded_answers, encoded_pairs
+from alignment.tuning import carry_out, load_for_tuning
 
 Encode = Callable[[Any, Sequence[Row], int, str], list[dict[str, Any]]]
 
@@ -47,14 +46,7 @@ def _run(
 ) -> dict[str, Any]:
     started = time.time()
     tokenizer: Any = load_tokenizer(inputs["model"].path)
-    model = load_causal_lm(
-        inputs["model"].path,
-        precision=config.precision if config.peft else "fp32",
-        peft=config.peft,
-        quantization=config.quantization,
-        freeze=config.freeze,
-        seed=context.seed_for("adapter"),
-    )
+    model = load_for_tuning(config, inputs["model"].path, context)
     limit = min(length for length in (config.max_length, context_length(model), 1 << 30) if length)
     tables = {
         name: datasets.Dataset.from_list(encode(tokenizer, load_rows(ref, inputs.get(name), where=name), limit, name))
@@ -75,21 +67,12 @@ def _run(
         processing_class=tokenizer,
         callbacks=[report],
     )
-    trainer.remove_callback(PrinterCallback)
-    for parameter in model.parameters():
-        if parameter.requires_grad:  # trl turns adapters on quantised weights to bf16, which loses small steps
-            parameter.data = parameter.data.float()
-    evaluations = Evaluations(config.evaluate, context, step_of(checkpoint))
-    save = partial(save_model, trainer.model, tokenizer)
-    trainer.add_callback(EvaluateCallback(evaluations, save))
-    stopped = evaluations.stopped  # before it could: then there is nothing to train, and no trained weights are at hand
-    if not stopped:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    measured = trainer.evaluate() if "validation" in tables and not stopped else {}
-    best = evaluations.finish(save)
+    tuned = carry_out(trainer, config, context, tokenizer, checkpoint)
+    measured = trainer.evaluate() if "validation" in tables and tuned.trained else {}
+    best = tuned.finish()
     return {
         "rows": len(tables["data"]),
-        "steps": trainer.state.global_step or step_of(checkpoint),
+        "steps": tuned.steps,
         "train_tokens": round(report.tokens),
         "train_loss": report.losses["train_loss"],
         **{

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from operator import not_
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from alignment.core.config import Config, DataRef, DuringTraining, ModelRef
-from alignment.models.config import FreezeConfig, PeftConfig, QuantizationConfig, TrainingConfig
+from alignment.core.config import Config, DataRef, ModelRef
+from alignment.models.config import TuningConfig
 
 
 class EarlyStopping(Config):
@@ -24,13 +23,12 @@ class Replay(Config):
     share: float = Field(gt=0, lt=1)
 
 
-class SFTConfig(TrainingConfig):
+class SFTConfig(TuningConfig):
     """Rows hold `prompt` and `completion` (loss on the answer), `messages` (loss on the assistant's turns) or `text`
     (loss on everything); an EOS is trained too unless the row says `finished: false`. How long is said by exactly one of
     steps, epochs and match_tokens."""
 
     kind: Literal["sft"] = "sft"
-    model: ModelRef
     data: DataRef
     validation: DataRef | None = None
     replay: Replay | None = None
@@ -49,20 +47,12 @@ class SFTConfig(TrainingConfig):
         None, gt=1, description="tokens of a row, or of a packed sequence; None = the context"
     )
     on_long: Literal["error", "truncate"] = Field("error", description="what to do with rows that are longer")
-    peft: PeftConfig | None = None
-    quantization: QuantizationConfig | None = None
-    freeze: FreezeConfig | None = Field(None, exclude_if=not_)
-    evaluate: DuringTraining | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> SFTConfig:
         lengths = [name for name in ("steps", "epochs", "match_tokens") if getattr(self, name) is not None]
         if len(lengths) != 1:
             raise ValueError(f"give exactly one of steps, epochs, match_tokens (given: {', '.join(lengths) or 'none'})")
-        if self.quantization is not None and self.peft is None:
-            raise ValueError("quantised weights cannot be trained: add a peft block, or drop quantization")
-        if self.freeze is not None and self.peft is not None:
-            raise ValueError("freeze: beside an adapter all weights are frozen anyway; remove one of the two")
         if self.validation == self.data:
             raise ValueError("validation equals data: hold out rows of their own, for example another split")
         if self.evaluate_every is not None and self.validation is None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import datasets
-from transformers import EarlyStoppingCallback, PrinterCallback
+from transformers import EarlyStoppingCallback
 from trl.data_utils import pack_dataset
 from trl.trainer.sft_config import SFTConfig as TrlSFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
@@ -19,18 +18,17 @@ from alignment.core.context import Context
 from alignment.core.errors import DataError
 from alignment.data.order import Endless
 from alignment.data.rows import Row, load_rows
-from alignment.evaluations import EvaluateCallback, Evaluations
 from alignment.models.encoding import Encoded, encode_row, fit, listed
-from alignment.models.load import context_length, load_causal_lm, load_tokenizer, parameter_counts, save_model
+from alignment.models.load import context_length, load_tokenizer, parameter_counts
 from alignment.models.training import (
     LengthGrouped,
     ReportCallback,
     find_checkpoint,
     report_callback,
-    step_of,
     trainer_arguments,
 )
 from alignment.sft.config import SFTConfig
+from alignment.tuning import carry_out, load_for_tuning
 
 _IGNORED = -100
 
@@ -38,14 +36,7 @@ _IGNORED = -100
 def run(config: SFTConfig, inputs: Mapping[str, Artifact], context: Context) -> dict[str, Any]:
     started = time.time()
     tokenizer = load_tokenizer(inputs["model"].path)
-    model = load_causal_lm(
-        inputs["model"].path,
-        precision=config.precision if config.peft else "fp32",  # what is trained is held in fp32
-        peft=config.peft,
-        quantization=config.quantization,
-        freeze=config.freeze,
-        seed=context.seed_for("adapter"),
-    )
+    model = load_for_tuning(config, inputs["model"].path, context)
     limit = min(length for length in (config.max_length, context_length(model), 1 << 30) if length)
     train = _dataset(_training_rows(config, tokenizer, limit, inputs, context), limit, config.packing)
     validation = (
@@ -56,19 +47,14 @@ def run(config: SFTConfig, inputs: Mapping[str, Artifact], context: Context) -> 
     checkpoint = find_checkpoint(context)
     report = report_callback(context, checkpoint)
     trainer = _trainer(config, context, model, tokenizer, train, validation, _length(config, train, inputs), report)
-    evaluations = Evaluations(config.evaluate, context, step_of(checkpoint))
-    save = partial(save_model, trainer.model, tokenizer)
-    trainer.add_callback(EvaluateCallback(evaluations, save))
-    stopped = evaluations.stopped  # before it could: then there is nothing to train, and no trained weights are at hand
-    if not stopped:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    tuned = carry_out(trainer, config, context, tokenizer, checkpoint)
     losses = {"train_loss": report.losses["train_loss"]}
-    if validation is not None and not stopped:
+    if validation is not None and tuned.trained:
         losses["validation_loss"] = trainer.evaluate()["eval_loss"]
-    best = evaluations.finish(save)
+    best = tuned.finish()
     return {
         "train_tokens": round(report.tokens),
-        "steps": trainer.state.global_step or step_of(checkpoint),
+        "steps": tuned.steps,
         "rows": len(train),
         **losses,
         "seconds": round(time.time() - started, 2),
@@ -125,10 +111,6 @@ def _trainer(
         callbacks=callbacks,
     )
     trainer.report, trainer.group_by_length = report, config.group_by_length and not config.packing
-    trainer.remove_callback(PrinterCallback)
-    for parameter in model.parameters():
-        if parameter.requires_grad:  # trl turns adapters on quantised weights to bf16, which loses small steps
-            parameter.data = parameter.data.float()
     return trainer
 
 

@@ -1,0 +1,55 @@
+"""What every stage that fine-tunes a language model through a Hugging Face trainer does alike: load it, carry the training out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from transformers import PrinterCallback
+
+from alignment.core.context import Context
+from alignment.evaluations import EvaluateCallback, Evaluations
+from alignment.models.config import TuningConfig
+from alignment.models.load import load_causal_lm, save_model
+from alignment.models.training import step_of
+
+
+class Tuned(NamedTuple):
+    """trained: False where a run that had stopped early was killed before it could end: no trained weights are at hand then.
+    steps: of the trainer, over all of the run. finish: leaves the model in the cell's folder; returns `best_step`, if there is one."""
+
+    trained: bool
+    steps: int
+    finish: Callable[[], dict[str, int]]
+
+
+def load_for_tuning(config: TuningConfig, path: Path, context: Context, dropout: bool = True) -> Any:
+    """The model in training state. What is trained is held in fp32, whatever the precision to compute in."""
+    return load_causal_lm(
+        path,
+        precision=config.precision if config.peft else "fp32",
+        peft=config.peft,
+        quantization=config.quantization,
+        freeze=config.freeze,
+        dropout=dropout,
+        seed=context.seed_for("adapter"),
+    )
+
+
+def carry_out(
+    trainer: Any, config: TuningConfig, context: Context, tokenizer: Any, checkpoint: Path | None, per_step: int = 1
+) -> Tuned:
+    """Train, from the checkpoint if there is one, and measure along the way. per_step: the trainer's steps of one of the recipe's."""
+    trainer.remove_callback(PrinterCallback)
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:  # trl turns adapters on quantised weights to bf16, which loses small steps
+            parameter.data = parameter.data.float()
+    evaluations = Evaluations(config.evaluate, context, step_of(checkpoint) // per_step)
+    save = partial(save_model, trainer.model, tokenizer)
+    trainer.add_callback(EvaluateCallback(evaluations, save, per_step))
+    trained = not evaluations.stopped
+    if trained:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    return Tuned(trained, trainer.state.global_step or step_of(checkpoint), partial(evaluations.finish, save))
