@@ -14,7 +14,7 @@ All models answer with the same seeds. At most two models are in memory, in fp32
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -24,6 +24,8 @@ from torch import Tensor
 
 from alignment.core.errors import SuiteError
 from alignment.generation.open import open_engine
+from alignment.models.encoding import length_batches
+from alignment.models.heads import head_is_plain
 from alignment.models.load import load_causal_lm
 from eval.config import InputKind
 from eval.divergence_inputs import BLOCK, Inputs, Prepared
@@ -34,7 +36,6 @@ Report = Callable[[int, int], None]
 Direction = Literal["forward", "reverse"]
 _TOKENS_AT_ONCE = 1 << 13  # of a batch, padding included: bounds what a forward pass holds
 _LOGITS_AT_ONCE = 1 << 28  # where logits only come for a whole batch: 1 GiB in fp32
-_AGREEMENT = 1e-4
 
 
 class Span(NamedTuple):
@@ -121,7 +122,7 @@ class Reader:
     def __init__(self, model: Any) -> None:
         self.model: Any = model.eval()
         self.vocabulary: int = model.config.get_text_config().vocab_size
-        self.plain = _head_is_plain(self.model)
+        self.plain = head_is_plain(self.model)
 
     @property
     def device(self) -> torch.device:
@@ -143,7 +144,7 @@ def sequence_kl(spans: Sequence[Span], p: Reader, q: Reader, batch_size: int) ->
     """KL(p || q) in nats, summed over the counted positions of each span."""
     tokens = _TOKENS_AT_ONCE if p.plain and q.plain else min(_TOKENS_AT_ONCE, _LOGITS_AT_ONCE // p.vocabulary)
     sums = [0.0] * len(spans)
-    for batch in _batches([len(span.ids) for span in spans], batch_size, tokens):
+    for batch in length_batches([len(span.ids) for span in spans], tokens, batch_size):
         ids, mask, wanted = (part.to(p.device) for part in _padded([spans[index] for index in batch]))
         states = p.states(ids, mask, wanted), q.states(ids, mask, wanted)
         kl = position_kl_by_parts(states[0], p.logits, states[1], q.logits, p.vocabulary)
@@ -151,18 +152,6 @@ def sequence_kl(spans: Sequence[Span], p: Reader, q: Reader, batch_size: int) ->
         for index, total in zip(batch, totals.tolist(), strict=True):
             sums[index] = total
     return sums
-
-
-def _batches(lengths: Sequence[int], most_rows: int, tokens: int) -> Iterator[list[int]]:
-    """Indices of sequences of similar length: at most so many rows, and padded tokens, together; one row in any case."""
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and (len(batch) == most_rows or (len(batch) + 1) * lengths[index] > tokens):
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
 
 
 def _padded(spans: Sequence[Span]) -> tuple[Tensor, Tensor, Tensor]:
@@ -175,15 +164,3 @@ def _padded(spans: Sequence[Span]) -> tuple[Tensor, Tensor, Tensor]:
         ids[row, :length], mask[row, :length] = torch.tensor(span.ids), 1
         wanted[row, span.first - 1 : length - 1] = True
     return ids, mask, wanted
-
-
-@torch.no_grad()
-def _head_is_plain(model: Any) -> bool:
-    """Tried on three tokens."""
-    head = model.get_output_embeddings()
-    if head is None:
-        return False
-    tokens = torch.tensor([[0, 1, 2]], device=next(model.parameters()).device)
-    expected = model(tokens, use_cache=False).logits
-    states = model.base_model(tokens, use_cache=False).last_hidden_state
-    return bool((head(states) - expected).norm() <= _AGREEMENT * expected.norm())

@@ -8,6 +8,10 @@ their scores, `output` the first and `length` the mean length, rounded.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import pyarrow as pa
 
 SCHEMA = pa.schema(
@@ -43,3 +47,10 @@ def in_schema(rows: pa.Table) -> pa.Table:
         if field.name not in rows.column_names:
             rows = rows.append_column(field, pa.nulls(len(rows), field.type))
     return rows.select(SCHEMA.names).cast(SCHEMA)
+
+
+def value_of(items: Sequence[Mapping[str, Any]]) -> float:
+    """Mean score; for bits per byte - sum of log-likelihoods / (ln 2 * sum of bytes), not the mean over documents."""
+    if items[0]["metric"] == "bits_per_byte":
+        return -math.fsum(i["log_likelihood"] for i in items) / (math.log(2) * sum(i["bytes"] for i in items))
+    return math.fsum(item["score"] for item in items) / len(items)

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from alignment.core.artifact import digest_of
 from alignment.core.errors import DataError, SuiteError
-from eval.items import SCHEMA
+from eval.items import SCHEMA, value_of
 from eval.lm_eval_records import Results, Sample
 
 PREFERRED = ("acc", "exact_match", "bits_per_byte")
@@ -225,7 +225,7 @@ def _entry(run: Results, task: str, metric: str, items: Sequence[Item], samples:
         "role": "target",  # nobody said what was to be kept: differences are told both ways
         "metric": metric,
         "filter": items[0]["filter"],
-        "value": _value(items),
+        "value": value_of(items),
         "n": len(items),
         "chance": chance,
         "higher_is_better": higher is None or higher,
@@ -272,12 +272,6 @@ def _require_metric(path: Path, metric: str | None, entries: Mapping[str, Mappin
         raise SuiteError(
             f"--metric {metric}", f"no task of {path} has it", f"for example {used}", "name another metric"
         )
-
-
-def _value(items: Sequence[Item]) -> float:
-    if items[0]["metric"] == "bits_per_byte":
-        return -sum(i["log_likelihood"] for i in items) / (math.log(2) * sum(i["bytes"] for i in items))
-    return sum(item["score"] for item in items) / len(items)
 
 
 def _log_likelihoods(sample: Sample) -> list[float]:

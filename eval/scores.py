@@ -15,7 +15,7 @@ from alignment.core.artifact import digest_of
 from alignment.core.errors import DataError, RecipeError
 from eval.catalogue import MeasuredTask
 from eval.harness import PairedLM
-from eval.items import SCHEMA
+from eval.items import SCHEMA, value_of
 
 Item = dict[str, Any]
 
@@ -102,13 +102,6 @@ def settings_of(measured: MeasuredTask, settings: Mapping[str, Any]) -> dict[str
     if (scoring := measured.metadata.get("scoring")) is not None:
         own["scoring"] = scoring
     return {name: settings[name] for name in names} | own
-
-
-def value_of(items: Sequence[Item]) -> float:
-    """Mean score; for bits per byte - sum of log-likelihoods / (ln 2 * sum of bytes), not the mean over documents."""
-    if items[0]["metric"] == "bits_per_byte":
-        return -math.fsum(i["log_likelihood"] for i in items) / (math.log(2) * sum(i["bytes"] for i in items))
-    return math.fsum(item["score"] for item in items) / len(items)
 
 
 def write_items(items: Sequence[Item], path: Path) -> None:

@@ -253,9 +253,21 @@ def _listed(config: Mapping[str, Any]) -> list[Any]:
     return [members] if isinstance(members, str) else list(members)
 
 
-def _read(path: Path, where: str, seen: frozenset[Path] = frozenset()) -> dict[str, Any]:
-    """A task file with what it includes. Raises RecipeError if it is not YAML."""
-    path = path.resolve()
+def made_of(path: Path, where: str) -> tuple[dict[str, Any], list[Path]]:
+    """A task file with what it includes, and the files that this stands in, itself the last. Raises RecipeError if one is not YAML."""
+    files = _files(path.resolve(), where)
+    merged: dict[str, Any] = {}
+    for _, config in files:
+        merged |= config
+    return merged, [file for file, _ in files]
+
+
+def _read(path: Path, where: str) -> dict[str, Any]:
+    return made_of(path, where)[0]
+
+
+def _files(path: Path, where: str, seen: frozenset[Path] = frozenset()) -> list[tuple[Path, dict[str, Any]]]:
+    """What a file includes, then its own keys."""
 
     class Loader(yaml.SafeLoader):
         pass
@@ -270,7 +282,7 @@ def _read(path: Path, where: str, seen: frozenset[Path] = frozenset()) -> dict[s
         what = f"{path} {'includes itself' if path in seen else 'is no mapping'}"
         raise RecipeError(where, what, "an lm-eval task file", "mend the file")
     includes = config.pop("include", [])
-    merged: dict[str, Any] = {}
+    found = []
     for name in includes if isinstance(includes, list) else [includes]:
-        merged |= _read(existing_path(str(path.parent / name), where), where, seen | {path})
-    return merged | config
+        found += _files(existing_path(str(path.parent / name), where).resolve(), where, seen | {path})
+    return [*found, (path, config)]

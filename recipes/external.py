@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from alignment.core.artifact import Artifact, digest_file, digest_of
 from alignment.core.config import DataRef, ModelRef
 from alignment.core.errors import DataError, ModelError
 from alignment.core.store import write_atomically
 from alignment.data.rows import existing_path, resolve_paths
+from eval.task_files import made_of
 
 _MODEL_FILES: list[str] = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
@@ -42,10 +41,9 @@ class Externals:
     def task_file_digest(self, name: str, where: str) -> str:
         """What identifies a user's task file: everything in its folder, which it may call, the files that it includes with theirs,
         and the data files that they name. Raises DataError if one is not there."""
-        files: set[Path] = set()
-        for path in _with_includes(existing_path(name, where), where):
-            files |= {p for p in path.parent.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
-            files |= {existing_path(file, f"{where}: {path.name}") for file in _data_files(path)}
+        config, sources = made_of(existing_path(name, where), where)
+        files = {p for path in sources for p in path.parent.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
+        files |= {existing_path(file, f"{where}: {Path(name).name}") for file in _data_files(config)}
         return digest_of({str(p): self._digest(p) for p in sorted(files)})
 
     def resolve(self, reference: ModelRef | DataRef, where: str) -> tuple[Artifact | None, dict[str, Any]]:
@@ -107,40 +105,9 @@ def _require_model_files(folder: Path, where: str) -> None:
         raise ModelError(where, f"{folder} has no tokenizer", expected, "save the tokenizer beside the model")
 
 
-class _TaskLoader(yaml.SafeLoader):
-    """Reads lm-eval's task files; their `!function` tags are left out."""
-
-
-_TaskLoader.add_multi_constructor("!", lambda loader, suffix, node: None)
-
-
-def _with_includes(task_file: Path, where: str) -> list[Path]:
-    """A task file and what it includes, directly or not."""
-    found, waiting = [], [task_file]
-    while waiting:
-        path = waiting.pop()
-        if path in found:
-            continue
-        found.append(path)
-        included = _task(path).get("include")
-        for name in [included] if isinstance(included, str) else included or []:
-            beside = path.parent / name
-            waiting.append(beside if beside.exists() else existing_path(name, f"{where}: {path.name}"))
-    return found
-
-
-def _task(task_file: Path) -> dict[str, Any]:
-    """What a task file says; nothing where lm-eval will have to say what is wrong with it."""
-    try:
-        task = yaml.load(task_file.read_text(), _TaskLoader)
-    except (yaml.YAMLError, UnicodeDecodeError):
-        return {}
-    return task if isinstance(task, dict) else {}
-
-
-def _data_files(task_file: Path) -> Iterator[str]:
+def _data_files(config: Mapping[str, Any]) -> Iterator[str]:
     """Local files under a task's `dataset_kwargs.data_files`; lm-eval reads them relative to the working directory."""
-    kwargs = _task(task_file).get("dataset_kwargs")
+    kwargs = config.get("dataset_kwargs")
     named = kwargs.get("data_files") if isinstance(kwargs, dict) else None
     for entry in named.values() if isinstance(named, dict) else [named]:
         for file in entry if isinstance(entry, list) else [entry]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from alignment.core.config import Precision
 from alignment.generation.engine import Completion
-from alignment.models.encoding import Encoded
+from alignment.models.encoding import Encoded, length_batches
 from alignment.models.reward_model import Normalisation, load_reward_model, pooling_of
 
 _BATCH_TOKENS = {"cpu": 1024, "cuda": 16_384}  # on a CPU padding costs more than many small batches
@@ -48,17 +48,6 @@ def raw_scores(model: Any, encoded: Sequence[Encoded], batch_tokens: int = _BATC
         scores[batch] = logits.squeeze(-1).float().cpu()
     model.train(training)
     return scores
-
-
-def length_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Indices in batches of similar length, each of at most `batch_tokens` tokens with padding (one row at least)."""
-    batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= batch_tokens:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
-    return batches
 
 
 def collate(encoded: Sequence[Encoded], model: Any) -> dict[str, Tensor]:

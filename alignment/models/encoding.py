@@ -107,6 +107,19 @@ def _nothing_to_learn(where: str, limit: int) -> DataError:
     return DataError(where, f"no token to learn within {limit} tokens", "shorter prompts", "raise max_length")
 
 
+def length_batches(lengths: Sequence[int], batch_tokens: int, most_rows: int | None = None) -> list[list[int]]:
+    """Indices in batches of similar length, each of at most `batch_tokens` tokens with padding and `most_rows` rows (one row at
+    least)."""
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        fits = batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= batch_tokens
+        if fits and len(batches[-1]) != most_rows:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
 def listed(numbers: Sequence[int]) -> str:
     """`rows 3, 8 and 12 more`: which rows of a file are meant, counted from 1."""
     more = f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else ""

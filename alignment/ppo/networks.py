@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from alignment.models.heads import head_is_plain
 from alignment.ppo.logits import logprobs_and_entropy
 from alignment.ppo.packing import Pack, response_states
 
 BASE = ""  # the name of no adapter: the base as it is
-_AGREEMENT = 1e-4
 
 
 class TokenNumbers(NamedTuple):
@@ -48,7 +48,7 @@ class Policy(nn.Module):
         super().__init__()
         self.lm, self.adapter, self.value_head = lm, adapter, value_head
         self.stop_gradient, self.autocast = stop_gradient, autocast
-        self.plain_head = _head_is_plain(plain(lm))
+        self.plain_head = head_is_plain(plain(lm))
 
     @property
     def trunk(self) -> Any:
@@ -112,16 +112,3 @@ def activate(model: nn.Module, adapter: str | None) -> None:
 def _mixed(module: Policy | Critic, pack: Pack) -> contextlib.AbstractContextManager[Any]:
     device = pack.input_ids.device.type
     return torch.autocast(device, torch.bfloat16) if module.autocast else contextlib.nullcontext()
-
-
-@torch.no_grad()
-def _head_is_plain(lm: Any) -> bool:
-    """Whether the logits are the output embeddings times the last hidden state, and nothing more: some models scale or cap
-    them. Tried on three tokens."""
-    head = lm.get_output_embeddings()
-    if head is None:
-        return False
-    tokens = torch.tensor([[0, 1, 2]], device=next(lm.parameters()).device)
-    expected = lm(tokens, use_cache=False).logits.float()
-    states = lm.base_model(tokens, use_cache=False).last_hidden_state
-    return bool((head(states).float() - expected).norm() <= _AGREEMENT * expected.norm())

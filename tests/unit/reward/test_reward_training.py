@@ -10,11 +10,11 @@ from alignment.core.context import Context
 from alignment.core.errors import DataError, ModelError
 from alignment.data.rows import write_rows
 from alignment.generation.engine import Completion
-from alignment.models.encoding import encode_answer
+from alignment.models.encoding import encode_answer, length_batches
 from alignment.models.load import load_tokenizer
 from alignment.models.reward_model import load_reward_model, new_reward_model
 from reward.config import RewardConfig
-from reward.scorer import Normalisation, RewardScorer, length_batches, raw_scores
+from reward.scorer import Normalisation, RewardScorer, raw_scores
 from reward.stage import _encode_pairs, _trainer, bradley_terry_loss, run
 
 NOUNS = ["cow", "dog", "cat"]
