@@ -19,11 +19,11 @@ from eval.comparison import ArmComparison, Correction, TaskComparison
 from eval.config import Comparison, Role
 from eval.pairing import PairedTask, bit_for_bit, pair_seeds, pair_task
 from eval.results import GROUP, MeasuredModel, ReportInput
+from eval.scales import on_one_scale
 from eval.statistics import Estimate
 from eval.transitions import churn_floor, mcnemar, transitions
 from eval.verdict import Design, retained_verdict, settling_designs, target_verdict
 
-PROPORTIONS = {"acc", "exact_match", "pass@1", "prompt_level_strict_acc"}
 CAVEAT = "bootstrap over documents and seeds: too narrow with few seeds"
 
 
@@ -211,15 +211,14 @@ def _row_warnings(paired: PairedTask, estimate: Estimate) -> list[str]:
 
 
 def _groups(names, seeds, rows: Sequence[TaskComparison], tasks: Mapping[str, PairedTask]) -> list[TaskComparison]:
-    """One row per role with two or more tasks on one scale: proportions together, or else gold scores. Never bits per
-    byte."""
+    """One row per role with two or more tasks, of those on one scale; never of bits per byte, nor where lower is better."""
     groups = []
     for role in ("target", "retained"):
-        upward = [row for row in rows if row.role == role and row.higher_is_better]
-        scored = [row for row in upward if row.metric != "bits_per_byte"]
-        proportions = [row for row in scored if row.metric in PROPORTIONS]
-        members = proportions or scored
-        if len([row for row in rows if row.role == role]) < 2 or not members:
+        mine = [row for row in rows if row.role == role]
+        upward = [row for row in mine if row.higher_is_better and row.metric != "bits_per_byte"]
+        shared = on_one_scale({row.task: tasks[row.task].first for row in upward})
+        members = [row for row in upward if row.task in shared]
+        if len(mine) < 2 or not members:
             continue
         paired = [tasks[row.task] for row in members]
         estimate = statistics.group(

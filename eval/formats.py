@@ -17,7 +17,7 @@ from alignment.core.errors import SuiteError
 from eval.compare import arms_by_name, compared_pairs
 from eval.pairing import PairedTask, pair_seeds, pair_task
 from eval.results import MeasuredModel, ReportInput
-from eval.statistics import Estimate, crossed, widen_if_unchanged
+from eval.statistics import Estimate, adjust, crossed, widen_if_unchanged
 from eval.task_config import base_name
 from eval.verdict import retained_verdict
 
@@ -65,13 +65,19 @@ class FormatReading:
 
 
 def format_readings(report: ReportInput) -> list[FormatReading]:
-    """For every comparison and every task that was asked in two formats."""
+    """For every comparison and every task that was asked in two formats; corrected by Holm for the tasks of a comparison."""
     arms = arms_by_name(report.models)
-    return [
-        _reading(own, other, pair_seeds(arms[reference], arms[new]), report)
-        for reference, new in compared_pairs(report)
-        for own, other in _twins(list(report.roles))
-    ]
+    readings = []
+    for reference, new in compared_pairs(report):
+        pairs = pair_seeds(arms[reference], arms[new])
+        asked = [_Changes.of(own, other, pairs) for own, other in _twins(list(report.roles))]
+        p_own = adjust([each.own_change.p for each in asked], "holm")
+        p_across = adjust([each.across.p for each in asked], "holm")
+        margins = [report.comparison.margin_of(each.own.first.metric) or 0.0 for each in asked]
+        readings += [
+            each.reading(reference, new, *rest) for each, *rest in zip(asked, p_own, p_across, margins, strict=True)
+        ]
+    return readings
 
 
 def _twins(tasks: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -84,40 +90,51 @@ def _twins(tasks: Sequence[str]) -> Iterator[tuple[str, str]]:
             yield rest, task
 
 
-def _reading(
-    own: str, other: str, pairs: Sequence[tuple[MeasuredModel, MeasuredModel]], report: ReportInput
-) -> FormatReading:
-    first, second = pair_task(own, pairs), pair_task(other, pairs)
-    _require_same_documents(first, second)
-    margin = report.comparison.margin_of(first.first.metric) or 0.0
-    own_change, other_change = (
-        _change(first, first.new - first.reference),
-        _change(first, second.new - second.reference),
-    )
-    across = _change(first, second.new - first.reference)
-    better = first.first.higher_is_better
+@dataclass(frozen=True)
+class _Changes:
+    """One task in two formats, and the three paired differences."""
 
-    def verdict(estimate: Estimate) -> str:
-        return retained_verdict(estimate, estimate.p, margin, better).word
+    own: PairedTask
+    other: PairedTask
+    own_change: Estimate
+    other_change: Estimate
+    across: Estimate
 
-    reading: Reading = "open"
-    if verdict(own_change) == "retained":
-        reading = "kept"
-    elif verdict(own_change) == "forgot":
-        reading = {"retained": "hidden", "forgot": "forgotten"}.get(verdict(across), "open")  # type: ignore[assignment]
-    return FormatReading(
-        reference=pairs[0][0].stage,
-        new=pairs[0][1].stage,
-        own=own,
-        other=other,
-        own_values=_values(first),
-        other_values=_values(second),
-        own_change=own_change,
-        other_change=other_change,
-        across=across,
-        margin=margin,
-        reading=reading,
-    )
+    @classmethod
+    def of(cls, own: str, other: str, pairs: Sequence[tuple[MeasuredModel, MeasuredModel]]) -> _Changes:
+        first, second = pair_task(own, pairs), pair_task(other, pairs)
+        _require_same_documents(first, second)
+        return cls(
+            first,
+            second,
+            _change(first, first.new - first.reference),
+            _change(first, second.new - second.reference),
+            _change(first, second.new - first.reference),
+        )
+
+    def reading(self, reference: str, new: str, p_own: float, p_across: float, margin: float) -> FormatReading:
+        """p_own, p_across: of those two differences, corrected for the other tasks."""
+        better = self.own.first.higher_is_better
+        own = retained_verdict(self.own_change, p_own, margin, better).word
+        across = retained_verdict(self.across, p_across, margin, better).word
+        reading: Reading = "open"
+        if own == "retained":
+            reading = "kept"
+        elif own == "forgot":
+            reading = {"retained": "hidden", "forgot": "forgotten"}.get(across, "open")  # type: ignore[assignment]
+        return FormatReading(
+            reference=reference,
+            new=new,
+            own=self.own.first.task,
+            other=self.other.first.task,
+            own_values=_values(self.own),
+            other_values=_values(self.other),
+            own_change=self.own_change,
+            other_change=self.other_change,
+            across=self.across,
+            margin=margin,
+            reading=reading,
+        )
 
 
 def _values(paired: PairedTask) -> tuple[float, float]:

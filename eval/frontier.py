@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from alignment.core.errors import RecipeError
-from eval.compare import PROPORTIONS, arms_by_name
+from alignment.core.errors import RecipeError, SuiteError
+from eval.compare import arms_by_name
 from eval.config import Frontier, Role
 from eval.equal_gain import Path, Plane, TaskScores, differences
 from eval.pairing import require_same_items, require_same_settings
 from eval.results import MeasuredModel
+from eval.scales import on_one_scale
 from eval.statistics import Interval, adjust
 
 
@@ -91,9 +92,8 @@ def frontier(declared: Frontier, models: Sequence[MeasuredModel], roles: Mapping
         arm: [_path(stages, declared.base, by_stage) for stages in paths] for arm, paths in declared.paths().items()
     }
     places = list(dict.fromkeys(place for paths in ways.values() for path in paths for place in path))
-    cube = [_models_at(place, by_stage) for place in places]  # [P][S]
-    seeds = max(len(row) for row in cube)
-    cube = [row * seeds if len(row) == 1 else row for row in cube]
+    seeds = _common_seeds({stage: by_stage[stage] for stage, _ in places})
+    cube = [_models_at(place, seeds, by_stage) for place in places]  # [P][S]
     tasks: dict[Role, list[str]] = {role: _tasks_of_axis(role, roles, cube[0][0]) for role in ("target", "retained")}
     plane = Plane(*([_scores(task, cube) for task in tasks[role]] for role in ("target", "retained")))
     index = {place: number for number, place in enumerate(places)}
@@ -107,7 +107,7 @@ def frontier(declared: Frontier, models: Sequence[MeasuredModel], roles: Mapping
     ]
     matched = _with_holm([_matched(a, b, plane, paths[a], paths[b]) for a, b in declared.pairs()])
     names = (tuple(tasks["target"]), tuple(tasks["retained"]))
-    return FrontierResult(declared.base, seeds, *names, tuple(points), tuple(matched))
+    return FrontierResult(declared.base, len(seeds), *names, tuple(points), tuple(matched))
 
 
 Place = tuple[str, int | None]  # stage and step
@@ -126,24 +126,33 @@ def _path(stages: Sequence[str], base: str, by_stage: Mapping[str, Sequence[Meas
     return places
 
 
-def _models_at(place: Place, by_stage: Mapping[str, Sequence[MeasuredModel]]) -> list[MeasuredModel]:
+def _common_seeds(stages: Mapping[str, Sequence[MeasuredModel]]) -> list[int]:
+    """The seeds that every stage was trained with; one that was trained once stands for each. Raises SuiteError if they differ."""
+    own = {stage: sorted(model.seed for model in models) for stage, models in stages.items()}
+    several = {stage: seeds for stage, seeds in own.items() if len(seeds) > 1} or own
+    (first, seeds), *others = several.items()
+    for stage, theirs in others:
+        if theirs != seeds and len(seeds) > 1:
+            what = f"{first} was measured at the seeds {seeds}, {stage} at {theirs}"
+            raise SuiteError("comparison.frontier", what, "the same seeds everywhere", "run the missing seeds")
+    return seeds
+
+
+def _models_at(
+    place: Place, seeds: Sequence[int], by_stage: Mapping[str, Sequence[MeasuredModel]]
+) -> list[MeasuredModel]:
     """By seed: that snapshot, or the finished model."""
     stage, step = place
-    models = sorted(by_stage[stage], key=lambda model: model.seed)
+    own = {model.seed: model for model in by_stage[stage]}
+    models = [own[seed] for seed in seeds] if len(own) > 1 else [*own.values()] * len(seeds)
     if step is None:
         return models
     return [next(one for one in model.snapshots if one.step == step) for model in models]
 
 
 def _tasks_of_axis(role: Role, roles: Mapping[str, Role], model: MeasuredModel) -> list[str]:
-    """The tasks whose mean makes the axis: all on one scale, proportions first, else what all of them share."""
-    mine = [task for task, of in roles.items() if of == role]
-    metrics = {task: model.tasks[task].metric for task in mine if task in model.tasks}
-    proportions = [task for task, metric in metrics.items() if metric in PROPORTIONS]
-    if proportions:
-        return proportions
-    first = next(iter(metrics.values()), None)
-    chosen = [task for task, metric in metrics.items() if metric == first]
+    """The tasks whose mean makes the axis."""
+    chosen = on_one_scale({task: model.tasks[task] for task, of in roles.items() if of == role and task in model.tasks})
     if not chosen:
         raise RecipeError(f"evaluation.{role}", "no task was measured", "at least one, for the frontier", "name a task")
     return chosen

@@ -80,6 +80,11 @@ class RelearningResult:
             found.append(f"{task} was not lost: {self.lost.values[0]:.2f} before the first step")
         if self.steps_never.value == 0:
             found.append(f"{self.never.stage} starts from a model that has the skill: no control")
+        ends = sorted({int(self.lost.steps[-1]), int(self.never.steps[-1])})
+        if len(ends) > 1:
+            found.append(
+                f"one side was trained for {ends[1]} steps, the other for {ends[0]}: savings count the first {ends[0]}"
+            )
         for curve, steps, bound in (
             (self.lost, self.steps_lost, "at most"),
             (self.never, self.steps_never, "at least"),

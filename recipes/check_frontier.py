@@ -5,6 +5,7 @@ from __future__ import annotations
 from alignment.core.config import DuringTraining
 from alignment.core.errors import RecipeError
 from eval.config import Evaluation
+from recipes.check_sequences import require_chain
 from recipes.schema import Recipe
 
 
@@ -19,7 +20,8 @@ def check_frontier(recipe: Recipe, block: Evaluation) -> None:
             raise RecipeError(
                 where, f"the recipe has no {role} tasks", "tasks for both axes", f"name some under {role}"
             )
-    stages = [stage for ways in declared.paths().values() for way in ways for stage in way]
+    ways = [way for of in declared.paths().values() for way in of]
+    stages = [stage for way in ways for stage in way]
     for stage in dict.fromkeys([declared.base, *stages]):
         if stage not in block.models:
             known = ", ".join(block.models)
@@ -29,9 +31,14 @@ def check_frontier(recipe: Recipe, block: Evaluation) -> None:
         along: DuringTraining | None = getattr(recipe.stages.get(stage), "evaluate", None)
         if along is not None and stage in stages:
             _check_along(f"stages.{stage}.evaluate", along, block)
+    for way in ways:
+        require_chain(declared.base, way, recipe, f"{where}.arms")
 
 
 def _check_along(where: str, along: DuringTraining, block: Evaluation) -> None:
+    if along.best is not None:
+        what = "the finished model is then one from the way, so its path has no end of its own"
+        raise RecipeError(f"{where}.best", what, "none for a stage of comparison.frontier", "leave it out")
     roles = {"target": block.target, "retained": block.retained}
     missing = [task for tasks in roles.values() for task in tasks if task not in along.chosen(roles)]
     if missing:

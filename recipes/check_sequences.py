@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from alignment.core.config import DuringTraining
 from alignment.core.errors import RecipeError
-from eval.config import ROLES, Evaluation, Relearning, TaskSequence
+from eval.config import ROLES, Evaluation, Relearning
 from recipes.schema import Recipe
 
 
@@ -17,7 +17,7 @@ def check_sequences(recipe: Recipe, block: Evaluation) -> None:
         where = f"comparison.sequences.{index}"
         _require_evaluated([sequence.base, *sequence.stages], block, where)
         _require_measured(list(sequence.stages.values()), block, where)
-        _require_chain(sequence, recipe, where)
+        require_chain(sequence.base, list(sequence.stages), recipe, f"{where}.stages")
         tasks = tasks_of.setdefault(sequence.method, set(sequence.stages.values()))
         if tasks != set(sequence.stages.values()):
             raise RecipeError(
@@ -72,12 +72,13 @@ def _require_measured(tasks: Sequence[str], block: Evaluation, where: str) -> No
             )
 
 
-def _require_chain(sequence: TaskSequence, recipe: Recipe, where: str) -> None:
-    for before, stage in zip([sequence.base, *sequence.stages], sequence.stages, strict=False):
-        met = next((name for name in _ancestors(stage, recipe) if name in {sequence.base, *sequence.stages}), None)
+def require_chain(base: str, stages: Sequence[str], recipe: Recipe, where: str) -> None:
+    """Each stage trains the model of the one before it, the first that of the base; others may lie between."""
+    for before, stage in zip([base, *stages], stages, strict=False):
+        met = next((name for name in _ancestors(stage, recipe) if name in {base, *stages}), None)
         if met != before:
             raise RecipeError(
-                f"{where}.stages",
+                where,
                 f"{stage!r} does not go on from {before!r}" + (f" but from {met!r}" if met else ""),
                 "stages in the order of training, each starting from the one before it",
                 "correct the order, or the stage's `model:`",

@@ -8,6 +8,7 @@ from eval import words
 from eval.config import Role
 from eval.report.charts import Chart, Spec, Table, by_arm, finish, tips
 from eval.report.page import Page, Section
+from eval.scales import on_one_scale
 
 TITLES: dict[Role, str] = {"target": "Target", "retained": "Retained"}
 COLUMNS = {"arm": "arm", "seed": "seed", "step": "step", "value": "score"}
@@ -19,16 +20,13 @@ def section(page: Page) -> Section | None:
 
 
 def _chart(page: Page, role: Role) -> Chart | None:
-    """The role's unweighted mean at every evaluation; bits per byte only where there is nothing else."""
-    metrics = {task: page.report.models[0].tasks[task].metric for task in _asked(page, role)}
-    scores = [
-        task
-        for task, metric in metrics.items()
-        if metric != words.BITS and page.report.models[0].tasks[task].higher_is_better
-    ]
-    tasks, metric = (scores, "acc") if scores else (list(metrics), words.BITS)
+    """The unweighted mean, at every evaluation, of those of the role's tasks that are on one scale."""
+    measured = page.report.models[0].tasks
+    tasks = on_one_scale({task: measured[task] for task in _asked(page, role)})
     if not tasks:
         return None
+    metrics = {measured[task].metric for task in tasks}
+    metric = metrics.pop() if len(metrics) == 1 else "acc"
     points = [
         {"arm": model.stage, "seed": model.seed, "step": snapshot.step, "value": value * words.scale(metric)}
         for model in page.report.models

@@ -72,9 +72,9 @@ def _pair(reference: str, new: str, seeds: Sequence[int], models: Sequence[Measu
 
 
 def _reading(sides: Sequence[TaskItems]) -> dict[str, Any]:
-    """How the page reads the task's scores: right and wrong where all are 0 or 1, else more or less."""
+    """How the page reads the task's scores: right and wrong where all are 0 or 1 and a one is the better, else more or less."""
     items, bits = sides[0], sides[0].metric == words.BITS
-    binary = not bits and all(np.isin(side.scores, (0.0, 1.0)).all() for side in sides)
+    binary = not bits and items.higher_is_better and all(np.isin(side.scores, (0.0, 1.0)).all() for side in sides)
     return {
         "unit": "bits per byte" if bits else items.metric.replace("_", " "),
         "binary": binary,

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from alignment.core.errors import RecipeError
+from alignment.core.errors import RecipeError, SuiteError
 from eval.config import Frontier
 from eval.equal_gain import Plane, TaskScores, at_gain, differences
 from eval.frontier import frontier
@@ -119,6 +119,15 @@ def test_of_several_strengths_the_mean_of_those_that_reach_a_gain_counts(base, t
     by_gain = {round(level.gain, 2): level for level in matched.levels}
     assert by_gain[0.2].new == pytest.approx((-0.05 - 0.2) / 2) and by_gain[0.6].new == pytest.approx(-0.6)
     assert by_gain[0.6].reference == pytest.approx(-0.3)
+
+
+def test_seeds_are_paired_by_their_numbers_and_refused_where_they_differ(base, tmp_path):
+    declared = Frontier(base="base", arms={"a": ["a"], "b": ["b"]})
+    same = [*arm(tmp_path, "a", [(0.5, 0.9)], seeds=(2, 0)), *arm(tmp_path, "b", [(0.5, 0.8)], seeds=(0, 2))]
+    assert frontier(declared, [*base, *same], ROLES).n_seeds == 2
+    other = [*same[:2], *arm(tmp_path / "other", "b", [(0.5, 0.8)], seeds=(0, 1))]
+    with pytest.raises(SuiteError, match=r"a was measured at the seeds \[0, 2\], b at \[0, 1\]"):
+        frontier(declared, [*base, *other], ROLES)
 
 
 def two_alike(rng, seeds, effect=0.0, n=300, points=4):

@@ -88,6 +88,8 @@ TWO_ARMS = {"base": "base", "arms": {"a": ["sft"], "b": ["other"]}}
         (None, {"base": "base", "arms": {"a": ["sft"], "b": ["ohter"]}}, "'ohter' is not among the evaluated models"),
         ({"every": 10, "tasks": ["retained"]}, TWO_ARMS, "'lab_service' is not measured along"),
         ({"every": 10, "limit": 3}, TWO_ARMS, "3 items along the way"),
+        ({"every": 10, "best": "target"}, TWO_ARMS, "its path has no end of its own"),
+        (None, {"base": "base", "arms": {"a": ["sft"], "b": ["sft", "other"]}}, "'other' does not go on from 'sft'"),
     ],
 )
 def test_a_frontier_that_could_not_be_drawn_is_refused_before_the_run(recipe, evaluate, frontier, message):
