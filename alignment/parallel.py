@@ -19,8 +19,8 @@ T = TypeVar("T")
 
 _BUCKET_BYTES = 64 * 2**20  # what a sum holds besides the tensors themselves
 # The launcher ends all ranks within seconds of one's death; this bounds the wait where it cannot see it, on another machine.
-# It has to exceed the longest that ranks may wait for one of them: rank 0 that writes a checkpoint of a large model.
-_TIMEOUT = timedelta(minutes=30)
+# It has to exceed the longest that ranks may wait for one of them: rank 0 that measures a large model along its training.
+_TIMEOUT = timedelta(hours=6)
 
 
 @dataclass(frozen=True)

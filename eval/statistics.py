@@ -115,6 +115,8 @@ class Estimate:
             return (int((self.draws <= bound).sum()) + 1) / (len(self.draws) + 1)
         if self.unchanged:
             return (1 - min(-bound, 1.0)) ** self.unchanged if bound < 0 else 1.0
+        if math.isinf(self.se):
+            return 1.0
         if self.se == 0:
             return 1.0 if self.value <= bound else 0.0
         rulers = self.parts.rulers() if self.method == "crossed" else [(self.se, self.df)]
@@ -191,11 +193,15 @@ def group(tables: Sequence[np.ndarray], clusters: Sequence[np.ndarray | None] | 
 
 
 def t_estimate(mean: float, parts: Parts, method: Method) -> Estimate:
-    """A number with the intervals and the p that its variance parts give it."""
+    """A number with the intervals and the p that its variance parts give it; without bounds where there is one item, or one
+    cluster of items: nothing tells how much another would differ."""
+    if any(task.n_items == 1 for task in parts.tasks):
+        everything = (-math.inf, math.inf)
+        return Estimate(mean, math.inf, 1.0, everything, everything, 1.0, method, parts)
     se, df = math.sqrt(parts.variance()), parts.degrees()
-    if se < 1e-12 or df <= 0:
+    if se < 1e-12:
         level = 1.0 if abs(mean) < 1e-12 else 0.0
-        return Estimate(mean, 0.0, max(df, 1.0), (mean, mean), (mean, mean), level, method, parts)
+        return Estimate(mean, 0.0, df, (mean, mean), (mean, mean), level, method, parts)
     rulers = parts.rulers()
     half95, half90 = (max(float(stdtrit(f, 1 - tail)) * e for e, f in rulers) for tail in (0.025, 0.05))
     p = max(float(2 * stdtr(f, -abs(mean) / e)) for e, f in rulers)

@@ -99,6 +99,8 @@ def power(parts: Parts, difference: float) -> float:
 
 def detectable_difference(estimate: Estimate) -> float:
     """What a study like this one finds four times in five."""
+    if math.isinf(estimate.se):
+        return math.inf
     if estimate.method == "crossed":
         return detectable_at(estimate.parts)
     return detectable(estimate.se, estimate.df)
@@ -127,7 +129,7 @@ def settling_designs(estimate: Estimate, margin: float, n_items: int | None = No
     between seeds is unknown, so only items are counted and the answer holds for this checkpoint alone. Empty where
     nothing within reach would do.
     """
-    if margin == 0:
+    if margin == 0 or math.isinf(estimate.se):
         return []
     parts = estimate.parts
     units = sum(task.n_items for task in parts.tasks)

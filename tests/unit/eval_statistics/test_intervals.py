@@ -9,6 +9,7 @@ from scipy import stats
 from scipy.special import expit
 
 from eval import statistics
+from eval.verdict import retained_verdict, settling_designs
 
 TABLE = np.array([[1.0, 0.0, -1.0, 0.0], [1.0, 1.0, 0.0, 2.0]])  # two seeds, four items
 
@@ -62,6 +63,18 @@ def test_changes_that_cancel_are_noise_not_certainty():
     estimate = statistics.crossed(np.array([[1.0, -1.0], [-1.0, 1.0]]))
     assert estimate.se == pytest.approx(math.sqrt(4 / 4))
     assert estimate.p == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("table", "clusters"),
+    [(TABLE[:1, :1], None), (TABLE[:, :1], None), (TABLE[:1], list("aaaa")), (TABLE, list("aaaa"))],
+)
+def test_one_item_or_one_cluster_tells_nothing_about_others(table, clusters):
+    estimate = statistics.crossed(table, clusters)
+    assert estimate.value == pytest.approx(table.mean()) and estimate.p == 1.0
+    assert estimate.ci95 == estimate.ci90 == (-math.inf, math.inf)
+    assert retained_verdict(estimate, estimate.p, margin=0.05).word == "inconclusive"
+    assert settling_designs(estimate, margin=0.05) == []
 
 
 def test_the_method_says_what_was_drawn():
