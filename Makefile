@@ -8,6 +8,8 @@ LOCK := requirements/$(ACCELERATOR).txt
 INSTALLED := $(VENV)/.installed-$(ACCELERATOR)
 # where the CPU build of torch is found if the default index has none
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+# where Python may not keep what it compiles, every process would compile transformers anew: ten seconds each
+COMPILE := $(if $(PYTHONDONTWRITEBYTECODE),--compile-bytecode)
 UV_VERSION := $(shell sed -n 's/^uv==//p' $(LOCK))
 JOBS ?=
 
@@ -31,7 +33,7 @@ ifeq ($(ACCELERATOR),cpu)
 		echo "the default index has no CPU build of torch: taking it from $(TORCH_CPU_INDEX)"; \
 		$(BIN)/python -m pip install --quiet --no-deps --index-url $(TORCH_CPU_INDEX) torch==2.13.0+cpu; fi
 endif
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -r $(LOCK) \
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps $(COMPILE) -r $(LOCK) \
 		|| $(BIN)/python -m pip install --quiet --no-deps -r $(LOCK)
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -69,6 +69,7 @@ def new_learner(config: PPOConfig, inputs: Mapping[str, Artifact], context: Cont
         tokens_per_pass=config.tokens_per_pass,
         world=world,
         even=sharding != "none",
+        at_once=config.arrangement == "separate" and device == "cpu" and world.size == 1,
         reference_moves=config.reference_reset_every is not None,
     )
     if config.peft is None and not learner.even:

@@ -12,7 +12,7 @@ from torch import Tensor
 from alignment.generation.engine import Completion
 from alignment.models.merged import merged_weights
 from alignment.parallel import ALONE, World
-from alignment.ppo.networks import Critic, Policy, TokenNumbers, plain
+from alignment.ppo.networks import Critic, Policy, plain
 from alignment.ppo.optimizer import Optimizer
 from alignment.ppo.packing import Pack, length_of, packs
 from alignment.ppo.scores import ScoreStatistics
@@ -26,7 +26,8 @@ class Learner:
 
     critic: None = the policy's value head. kl_coefficient: beta, which moves if it is adaptive. score_statistics: of all scores
     so far. skipped: steps of the run, in a row, without any update. packed: False for models that only run on padded batches.
-    even: every process makes as many passes as every other, as sharded weights demand.
+    even: every process makes as many passes as every other, as sharded weights demand. at_once: the models share nothing, and may
+    be at work side by side.
     """
 
     policy: Policy
@@ -40,14 +41,10 @@ class Learner:
     tokens_per_pass: int
     world: World = ALONE
     even: bool = False
+    at_once: bool = False
     reference_moves: bool = False
     score_statistics: ScoreStatistics = field(default_factory=ScoreStatistics)
     skipped: int = 0
-
-    def act(self, pack: Pack, temperature: float) -> TokenNumbers:
-        """What a rollout needs of policy and critic: log-probabilities, entropy, values. [R] each."""
-        numbers = self.policy(pack, temperature, entropy=True, values=self.critic is None)
-        return numbers if self.critic is None else numbers._replace(values=self.critic(pack))
 
     def packs(self, completions: Sequence[Completion], rows: Sequence[int], width: int) -> Iterator[Pack]:
         """This process's share of those rows, ready for any of the models. width: T of the batch's grids.

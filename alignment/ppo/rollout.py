@@ -15,6 +15,7 @@ from alignment.ppo.config import PPOConfig
 from alignment.ppo.learner import Learner
 from alignment.ppo.protocols import Scorer
 from alignment.ppo.scores import shaped
+from alignment.ppo.side_by_side import side_by_side
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,12 @@ def judge(
     """
     mask = response_mask(completions).to(learner.device)
     sampler_logprobs = _padded([completion.logprobs for completion in completions]).to(learner.device)
-    policy_logprobs, entropy, values, reference_logprobs = _token_numbers(completions, mask, learner, config)
+    (policy_logprobs, entropy, values, reference_logprobs), scores = _readings(
+        completions, rows, mask, learner, scorer, config
+    )
 
     finished = torch.tensor([completion.finished for completion in completions], device=learner.device)
-    scores = shaped(_scores(completions, rows, learner, scorer), config.scores, learner.score_statistics)
+    scores = shaped(scores, config.scores, learner.score_statistics)
     if config.missing_eos is not None:
         scores = maths.with_missing_eos(scores, finished, config.missing_eos.mode, config.missing_eos.value)
 
@@ -115,18 +118,43 @@ def response_mask(completions: Sequence[Completion]) -> Tensor:
     return torch.arange(int(lengths.max())) < lengths[:, None]
 
 
-def _token_numbers(
-    completions: Sequence[Completion], mask: Tensor, learner: Learner, config: PPOConfig
-) -> list[Tensor]:
-    """Grids [B, T] of the policy's log-probabilities and entropy, the values, and the reference's log-probabilities."""
+def _readings(
+    completions: Sequence[Completion],
+    rows: Sequence[Mapping[str, Any]],
+    mask: Tensor,
+    learner: Learner,
+    scorer: Scorer,
+    config: PPOConfig,
+) -> tuple[list[Tensor], Tensor]:
+    """Grids [B, T] of the policy's log-probabilities and entropy, the values, and the reference's log-probabilities; and the
+    scores [B]."""
     temperature = config.rollout.temperature
+    made = list(learner.packs(completions, range(len(completions)), mask.shape[1]))
     grids = [torch.zeros_like(mask, dtype=torch.float32) for _ in range(4)]
-    for pack in learner.packs(completions, range(len(completions)), mask.shape[1]):
-        numbers = [*learner.act(pack, temperature), learner.reference(pack, temperature).logprobs]
-        for grid, number in zip(grids, numbers, strict=True):
-            grid[pack.rows] = pack.grid(number)
+    logprobs, entropy, values, reference_logprobs = grids
+
+    def policy() -> None:
+        for pack in made:
+            numbers = learner.policy(pack, temperature, entropy=True, values=learner.critic is None)
+            for grid, number in zip((logprobs, entropy, values), numbers, strict=True):
+                if number is not None:
+                    grid[pack.rows] = pack.grid(number)
+
+    def critic() -> None:
+        if learner.critic is not None:
+            for pack in made:
+                values[pack.rows] = pack.grid(learner.critic(pack))
+
+    def reference() -> None:
+        for pack in made:
+            reference_logprobs[pack.rows] = pack.grid(learner.reference(pack, temperature).logprobs)
+
+    def scores() -> Tensor:
+        return _scores(completions, rows, learner, scorer)
+
+    found = side_by_side([policy, critic, reference, scores], learner.at_once)
     learner.world.sum_(grids)  # each process filled rows of its own
-    return grids
+    return grids, found[-1]
 
 
 def _scores(

@@ -14,6 +14,7 @@ from alignment.ppo.networks import TokenNumbers
 from alignment.ppo.packing import Pack
 from alignment.ppo.ptx import PtxTexts
 from alignment.ppo.rollout import Rollout
+from alignment.ppo.side_by_side import side_by_side
 
 Numbers = dict[str, Tensor]
 
@@ -54,28 +55,42 @@ def _policy_and_critic(
 ) -> Numbers:
     """Gradients of both losses on some sequences of the batch, and this process's part of their numbers.
 
-    One model is done with before the next begins, unless they share a trunk: then its forward pass serves both.
+    Models that share a trunk share its forward pass. Others are at work side by side where that is faster.
     """
-    sums: Numbers = {}
     tokens = rollout.mask[minibatch].sum()
-    for pack in learner.packs(rollout.completions, minibatch, rollout.mask.shape[1]):
-        one_trunk = learner.critic is None
-        values: Tensor | None = None
-        if one_trunk or policy_learns(config, step):
+    made = list(learner.packs(rollout.completions, minibatch, rollout.mask.shape[1]))
+
+    def policy() -> Numbers:
+        sums: Numbers = {}
+        for pack in made:
             output = learner.policy(
-                pack, config.rollout.temperature, entropy=config.entropy_bonus is not None, values=one_trunk
+                pack,
+                config.rollout.temperature,
+                entropy=config.entropy_bonus is not None,
+                values=learner.critic is None,
             )
-            values = output.values
             loss, numbers = _policy_loss(output, rollout, pack, config, tokens)
-            if values is not None:
-                critic_loss, more = _critic_loss(values, rollout, pack, config, tokens)
+            if output.values is not None:
+                critic_loss, more = _critic_loss(output.values, rollout, pack, config, tokens)
                 loss, numbers = loss + config.critic.loss_coefficient * critic_loss, numbers | more
             _backward(loss, pack, learner)
             _add(sums, numbers, pack)
-        if learner.critic is not None:
+        return sums
+
+    def critic() -> Numbers:
+        sums: Numbers = {}
+        assert learner.critic is not None
+        for pack in made:
             loss, numbers = _critic_loss(learner.critic(pack), rollout, pack, config, tokens)
             _backward(loss, pack, learner)
             _add(sums, numbers, pack)
+        return sums
+
+    tasks = [policy] if learner.critic is None or policy_learns(config, step) else []
+    tasks += [critic] if learner.critic is not None else []
+    sums: Numbers = {}
+    for part in side_by_side(tasks, learner.at_once):
+        sums |= part
     return sums
 
 
