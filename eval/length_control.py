@@ -27,7 +27,7 @@ def length_controlled(wins: np.ndarray, differences: np.ndarray) -> LengthContro
     """Logistic regression win ~ 1 + tanh(difference / sd), read at no difference (as AlpacaEval 2 does, arXiv 2404.04475).
 
     wins [S, n]: 1, 0 or 0.5 for a tie, which counts as half a win and half a loss. differences [S, n]: length of the new answer
-    minus that of the reference's. The interval is the crossed one over seeds and prompts (measurement.md) of the linearised
+    minus that of the reference's. The interval is the crossed one over seeds and prompts (eval/statistics.py) of the linearised
     estimate, on the log-odds scale. None where the fit does not exist: one side always wins, or length tells who does.
     """
     import statsmodels.api as sm

@@ -8,7 +8,7 @@ threads (benchmarks/README.md). Each model's own numbers come in the same order 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache, partial
 from typing import Any
 
@@ -23,23 +23,26 @@ def side_by_side(tasks: Sequence[Task], at_once: bool) -> list[Any]:
     lanes = min(len(tasks), threads)
     if not at_once or lanes < 2:
         return [task() for task in tasks]
-    inside = partial(_on_share, max(1, threads // lanes), torch.is_grad_enabled())
-    running: list[Future[Any]] = [_lanes(lanes).submit(inside, task) for task in tasks]
+    in_lane = partial(_in_lane, max(1, threads // lanes), torch.is_grad_enabled())
+    dealt = [tasks[lane::lanes] for lane in range(lanes)]
+    others = [_threads(lanes - 1).submit(in_lane, share) for share in dealt[1:]]
     try:
-        wait(running)
-        return [task.result() for task in running]
+        found = [in_lane(dealt[0])]  # here: one more thread would keep one more pool of memory
     finally:
-        torch.set_num_threads(threads)  # part of what a lane sets holds for the whole process
+        wait(others)
+        torch.set_num_threads(threads)
+    found += [other.result() for other in others]
+    return [found[number % lanes][number // lanes] for number in range(len(tasks))]
 
 
-def _on_share(threads: int, gradients: bool, task: Task) -> Any:
+def _in_lane(threads: int, gradients: bool, tasks: Sequence[Task]) -> list[Any]:
     """Both settings belong to a thread, and do not come from the one that started it."""
     torch.set_num_threads(threads)
     with torch.set_grad_enabled(gradients):
-        return task()
+        return [task() for task in tasks]
 
 
 @cache
-def _lanes(count: int) -> ThreadPoolExecutor:
-    """Kept: a thread that comes and goes takes its memory pools with it."""
-    return ThreadPoolExecutor(count, "model")
+def _threads(count: int) -> ThreadPoolExecutor:
+    """Kept: what a thread has allocated once is there for its next task."""
+    return ThreadPoolExecutor(count, "lane")
