@@ -14,7 +14,7 @@ from lm_eval.tasks import TaskManager
 
 from alignment.core.artifact import Artifact
 from alignment.core.errors import DataError, RecipeError
-from alignment.data.rows import existing_path
+from alignment.data.reading import existing_path
 from eval.config import ROLES, EvaluateConfig, Role, TextTask
 from eval.local_tasks import local_task
 from eval.task_config import AS_IT_IS, Variant, split_variant

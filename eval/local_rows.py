@@ -6,13 +6,15 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from alignment.core.artifact import Artifact
 from alignment.core.config import DataRef
 from alignment.core.errors import DataError
 from alignment.data.formats import AS_THEY_ARE
-from alignment.data.rows import Row, load_rows, resolve_paths
+from alignment.data.reading import has_lines
+from alignment.data.rows import Row, load_rows, read_rows
 from eval.task_config import ChoicesTask, ExactTask, LastWordTask, LocalTask, PairsTask
 
 _COLUMN = re.compile(r"\{([^{}]+)\}")
@@ -193,14 +195,10 @@ class _Places:
 
     def __init__(self, data: DataRef, where: str) -> None:
         self._rows: list[tuple[str, Mapping[str, Any]]] = []
-        for path in resolve_paths(data, where) if data.path is not None else []:
-            rows = load_rows(DataRef.model_validate({"path": str(path), "format": AS_THEY_ARE}), where=where)
-            numbers = list(range(1, len(rows) + 1))
-            if path.suffix == ".jsonl":
-                lines = path.read_text(encoding="utf-8").split("\n")
-                numbers = [number for number, line in enumerate(lines, 1) if line.strip()]
-            unit = "line" if path.suffix == ".jsonl" else "row"
-            self._rows += [(f"{path.name}, {unit} {n}", row) for n, row in zip(numbers, rows, strict=True)]
+        for path in [data.path] if isinstance(data.path, str) else data.path or []:
+            read = read_rows(DataRef.model_validate({"path": path, "format": AS_THEY_ARE}), where=where)
+            unit = "line" if has_lines(Path(path)) else "row"
+            self._rows += [(f"{Path(path).name}, {unit} {number}", row) for number, row in read.rows]
 
     def of(self, row: Row) -> str:
         """Of equal rows the next one."""

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from alignment.core.errors import RecipeError
-from alignment.data.rows import existing_path
+from alignment.data.reading import existing_path
 from eval.task_packages import FUNCTION, missing_packages
 
 FOLDER = Path(__file__).parent / "tasks"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from alignment.core.config import DataRef
+from alignment.core.config import DataRef, StageConfig
 from alignment.core.errors import RecipeError
+from alignment.sft.config import Order
 from alignment.tracking import require_installed
 from eval.config import Evaluation
 from recipes.check_frontier import check_frontier
@@ -23,8 +24,8 @@ def check_recipe(recipe: Recipe) -> list[CheckedData]:
         require_installed(config.runtime.trackers, f"stages.{name}.runtime.trackers")
         for role, reference in references(config):
             if isinstance(reference, DataRef) and reference.stage is None:
-                alternatives = KINDS[config.kind].fields.get(role, ((),))
-                checked.append(check_rows(reference, alternatives, f"stages.{name}.{role}"))
+                place, fields = f"stages.{name}.{role}", KINDS[config.kind].fields_of(role)
+                checked.append(check_rows(reference, fields, place, _ordering_column(config, role)))
     if recipe.evaluation:
         checked += check_tasks(recipe.evaluation, recipe.comparison)
         checked += _check_divergence(recipe.evaluation)
@@ -34,6 +35,12 @@ def check_recipe(recipe: Recipe) -> list[CheckedData]:
         check_frontier(recipe, recipe.evaluation)
         checked += _check_win_rates(recipe.evaluation)
     return checked
+
+
+def _ordering_column(config: StageConfig, role: str) -> str | None:
+    """The column that the rows to train on have to hold for a curriculum."""
+    order: Order | None = getattr(config, "order", None)
+    return order.column if order is not None and not role.startswith("validation") else None
 
 
 def _check_divergence(block: Evaluation) -> list[CheckedData]:

@@ -42,7 +42,7 @@ def check(recipe: RecipeName, overrides: Overrides = None, store: StoreFolder = 
     parsed, _ = load_recipe(recipe, overrides or [])
     plan = make_plan(parsed, _externals(store))
     for data in check_recipe(parsed):
-        rows = f"{data.rows:,} rows" if data.rows else "checked when its stage starts"
+        rows = f"{data.rows:,} rows{' and more' * data.more}" if data.rows else "checked when its stage starts"
         rows += f" ({data.format})" if data.format else ""
         out.print(f"  {data.where}: {escape(data.source)}, {rows}", highlight=False, soft_wrap=True)
     out.print(

@@ -11,7 +11,7 @@ from alignment.core.artifact import Artifact, digest_file, digest_of
 from alignment.core.config import DataRef, ModelRef
 from alignment.core.errors import DataError, ModelError
 from alignment.core.store import write_atomically
-from alignment.data.rows import existing_path, resolve_paths
+from alignment.data.reading import existing_path, resolve_paths
 from eval.task_files import made_of
 
 _MODEL_FILES: list[str] = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]

@@ -101,7 +101,11 @@ def cells_view(states: Sequence[tuple[str, dict[str, Any]]], width: int) -> Rend
         head.add_row(
             Text(label.ljust(columns[0]), no_wrap=True),
             Text(phase.ljust(columns[1]), style="dim", no_wrap=True),
-            ProgressBar(total=state.get("total") or 1, completed=state.get("done", 0), width=bar),
+            ProgressBar(
+                total=state.get("total") or (None if state.get("done") else 1),
+                completed=state.get("done", 0),
+                width=bar,
+            ),
             Text(step, no_wrap=True),
         )
         parts += [head, *(Padding(line, (0, 0, 0, _GAP)) for line in _details(state))]
@@ -122,10 +126,11 @@ def _details(state: dict[str, Any]) -> list[Text]:
 
 
 def _step(state: dict[str, Any]) -> str:
-    """`120/300, 14 s left`, from the pace of the current phase in this process: a resumed cell begins in its midst."""
+    """`120/300, 14 s left`, from the pace of the current phase in this process: a resumed cell begins in its midst. Of how many is
+    not known of every phase."""
     done, total = state.get("done", 0), state.get("total", 0)
     if not total:
-        return "starting"
+        return f"{done:,}" if done else "starting"
     made = done - state["phase_first"]
     pace = (time.time() - state["phase_started"]) / made if made else None
     return f"{done}/{total}" + (f", {_minutes(pace * (total - done))} left" if pace is not None else "")

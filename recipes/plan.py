@@ -12,7 +12,7 @@ from importlib.metadata import version
 from typing import Any
 
 from alignment.core.artifact import Artifact, digest_of
-from alignment.core.config import PretrainedConfig, StageConfig
+from alignment.core.config import DataRef, PretrainedConfig, StageConfig
 from alignment.core.errors import RecipeError
 from alignment.core.store import Store
 from alignment.generation.engine import resolve_engine
@@ -159,7 +159,7 @@ def _all_references(config: StageConfig, measuring: EvaluateConfig | None) -> It
 
 
 _TOLD = ("divergence", "judge")  # references whose names stand in the result itself
-_READING = ("split", "rows", "format", "columns", "on_error")  # how a reference is read, beside what it holds
+_SOURCE = ("stage", "path", "hub", "revision", "lab")  # of a reference; all else says how it is read
 
 
 def _put(resolved: dict[str, Any], role: str, identity: dict[str, Any]) -> None:
@@ -169,7 +169,7 @@ def _put(resolved: dict[str, Any], role: str, identity: dict[str, Any]) -> None:
     for part in parents:
         block = block[int(part)] if isinstance(block, list) else block[part]
     key: Any = int(last) if isinstance(block, list) else last
-    kept = {name: block[key][name] for name in _READING if block[key].get(name) is not None}
+    kept = {name: value for name, value in block[key].items() if name not in _SOURCE and value is not None}
     block[key] = identity | kept
 
 
@@ -199,7 +199,8 @@ def _ordered(stages: dict[str, StageConfig], along: dict[str, EvaluateConfig]) -
                 "break the circle",
             )
         path.append(name)
-        for role, needed in _needed_stages(stages[name], along.get(name)):
+        for role, reference in _needed_stages(stages[name], along.get(name)):
+            needed = reference.stage or ""
             if needed not in stages or needed.startswith(MEASUREMENTS):
                 where = f"evaluation.models: {needed}" if name == EVALUATE + needed else f"{_place(name)}.{role}"
                 known = [other for other in stages if not other.startswith(MEASUREMENTS)]
@@ -209,7 +210,7 @@ def _ordered(stages: dict[str, StageConfig], along: dict[str, EvaluateConfig]) -
                     f"one of {', '.join(known) or 'none'}",
                     "correct the name or add the stage",
                 )
-            _check_makes(f"{_place(name)}.{role}", role, needed, stages[needed])
+            _check_makes(f"{_place(name)}.{role}", role, reference, stages[needed])
             visit(needed)
         path.pop()
         order.append(name)
@@ -219,17 +220,14 @@ def _ordered(stages: dict[str, StageConfig], along: dict[str, EvaluateConfig]) -
     return order
 
 
-# what a reference must name, by the field that it stands in; all others name data
-_MAKES = {"reward": "reward_model", "second_reward": "reward_model"} | dict.fromkeys(
-    ("model", "match_tokens", "reference", "tuned"), "model"
-)
+_REWARDS = ("reward", "second_reward")  # references to models that are to be reward models
 _COUNT_TOKENS = ("sft", "dpo", "kto", "grpo", "rloo", "ppo")
 
 
-def _check_makes(where: str, role: str, needed: str, source: StageConfig) -> None:
+def _check_makes(where: str, role: str, reference: Reference, source: StageConfig) -> None:
     """A reference names a stage that makes what its role needs. Raises RecipeError."""
-    made, last = KINDS[source.kind].makes, role.rpartition(".")[2]
-    expected = _MAKES.get(last, "dataset")
+    made, last, needed = KINDS[source.kind].makes, role.rpartition(".")[2], reference.stage
+    expected = "dataset" if isinstance(reference, DataRef) else "reward_model" if last in _REWARDS else "model"
     if made != expected:
         kinds = ", ".join(kind for kind, spec in KINDS.items() if spec.makes == expected)
         what = f"stage {needed!r} makes a {made.replace('_', ' ')}"
@@ -249,10 +247,10 @@ def _place(stage: str) -> str:
     return "evaluation" if stage.startswith(EVALUATE) else f"stages.{stage}"
 
 
-def _needed_stages(config: StageConfig, measuring: EvaluateConfig | None) -> Iterator[tuple[str, str]]:
+def _needed_stages(config: StageConfig, measuring: EvaluateConfig | None) -> Iterator[tuple[str, Reference]]:
     for role, reference in _all_references(config, measuring):
         if reference.stage is not None:
-            yield role, reference.stage
+            yield role, reference
 
 
 def difference_to_nearest(cell: Cell, store: Store) -> str | None:

@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from pydantic import BaseModel
 
 from alignment.core.config import DataRef, ModelRef
+from alignment.data.mixture import MixedRef
 
 Reference = ModelRef | DataRef
 
 
 def references(config: object, path: str = "") -> Iterator[tuple[str, Reference]]:
-    """Every reference in `config` with its dotted path, which is also its role among the stage's inputs."""
-    if isinstance(config, ModelRef | DataRef):
+    """Every reference in `config` with its dotted path, which is also its role among the stage's inputs; of a mixture its parts."""
+    mixed = isinstance(config, MixedRef) and config.mixture is not None
+    if isinstance(config, ModelRef | DataRef) and not mixed:
         yield path, config
     elif isinstance(config, BaseModel):
         for name in type(config).model_fields:

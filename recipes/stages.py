@@ -31,6 +31,10 @@ class StageKind:
     def config_model(self) -> type[StageConfig]:
         return load(self.config)
 
+    def fields_of(self, role: str) -> tuple[tuple[str, ...], ...]:
+        """What the rows of a data reference have to hold; a part of a mixture the same as the whole."""
+        return self.fields.get(role.partition(".mixture.")[0], ((),))
+
 
 # read by every stage: how rows become tokens, which seeds follow from which
 _BASE = ("alignment/data", "alignment/core/context.py")

@@ -8,7 +8,8 @@ from typing import Any
 from alignment.core.artifact import Artifact
 from alignment.core.context import Context
 from alignment.core.errors import DataError
-from alignment.data.rows import SPLITS, Row, load_rows, split_of, write_rows
+from alignment.data.rows import Row, load_rows, write_rows
+from alignment.data.stream import SPLITS, split_of
 from alignment.gold import gold_scorer
 from alignment.models.load import load_tokenizer
 from reward.config import ExcerptsConfig

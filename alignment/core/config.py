@@ -29,7 +29,7 @@ class ModelRef(Config):
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelRef:
-        _require_one_of(self, ("stage", "path", "hub"))
+        require_one_of(self, ("stage", "path", "hub"))
         return self
 
 
@@ -57,7 +57,7 @@ class DataRef(Config):
 
     @model_validator(mode="after")
     def _one_source(self) -> DataRef:
-        _require_one_of(self, ("stage", "path", "hub", "lab"))
+        require_one_of(self, ("stage", "path", "hub", "lab"))
         return self
 
 
@@ -151,7 +151,8 @@ class PretrainedConfig(StageConfig):
 Precision = Literal["fp32", "bf16"]
 
 
-def _require_one_of(reference: ModelRef | DataRef, names: tuple[str, ...]) -> None:
+def require_one_of(reference: ModelRef | DataRef, names: tuple[str, ...]) -> None:
+    """A reference names exactly one source. Raises ValueError."""
     given = [name for name in names if getattr(reference, name) is not None]
     if len(given) != 1:
         raise ValueError(f"give exactly one of {', '.join(names)} (given: {', '.join(given) or 'none'})")

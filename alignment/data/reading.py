@@ -1,4 +1,5 @@
-"""Files as rows: JSON Lines, JSON, CSV, Parquet, text, each also compressed by gzip. A bad line is named by its number."""
+"""Files as rows: JSON Lines, JSON, CSV, Parquet, text, each also compressed by gzip. One row at a time, so that a file may be larger
+than memory (a JSON array or a text file may not); a bad line is named by its number."""
 
 from __future__ import annotations
 
@@ -6,23 +7,28 @@ import csv
 import gzip
 import io
 import json
+import os
+import sys
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
+from alignment.core.config import DataRef
 from alignment.core.errors import DataError
 
 Row = dict[str, Any]
+Numbered = tuple[int, Row]
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt")
 _SHOWN = 5
+_BATCH = 1000  # rows of a Parquet file in memory
 
 
-Numbered = tuple[int, Row]
+Tell = Callable[[str], None]
 
 
-def read_file(path: Path, where: str) -> tuple[list[Numbered], list[str]]:
-    """Rows with their line numbers (places from 1 where a file has no lines), and what is wrong with the other lines.
+def read_file(path: Path, where: str, tell: Tell) -> Iterator[Numbered]:
+    """Rows with their line numbers (places from 1 where a file has no lines). What is wrong with each of the others is told.
 
     Raises DataError for a file that cannot be read as a whole.
     """
@@ -32,97 +38,157 @@ def read_file(path: Path, where: str) -> tuple[list[Numbered], list[str]]:
         raise DataError(where, what, f"one of {', '.join(SUFFIXES)}, each also as .gz", "convert or rename it")
     if not path.exists():
         raise DataError(where, f"{path} does not exist", "an existing file", "correct the path or the split")
-    if kind == ".parquet":
-        return list(enumerate(_read_parquet(path, where), 1)), []
-    text = _read_text(path, where)
-    match kind:
-        case ".txt":
-            return [(1, {"text": text})], []
-        case ".json":
-            return _parse_json_array(text, path, where)
-        case ".csv" | ".tsv":
-            return _parse_table(text, "," if kind == ".csv" else "\t", path, where)
-    return _parse_jsonl(text)
-
-
-def _read_parquet(path: Path, where: str) -> list[Row]:
-    import pyarrow
-    import pyarrow.parquet
-
     try:
-        return pyarrow.parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(where, f"{path}: {error}", "a whole Parquet file", "write it again") from None
-
-
-def _read_text(path: Path, where: str) -> str:
-    try:
-        data = path.read_bytes()
-        if path.suffix == ".gz":
-            data = gzip.decompress(data)
-        return data.decode("utf-8-sig")
+        with cast(BinaryIO, gzip.open(path) if path.suffix == ".gz" else path.open("rb")) as file:
+            match kind:
+                case ".parquet":
+                    yield from _parquet(file, path, where)
+                case ".txt":
+                    yield 1, {"text": file.read().decode("utf-8-sig")}
+                case ".json":
+                    yield from _json_array(file, path, where, tell)
+                case ".csv" | ".tsv":
+                    yield from _table(file, "," if kind == ".csv" else "\t", path, where, tell)
+                case _:
+                    yield from _json_lines(file, tell)
     except UnicodeDecodeError as error:
         raise DataError(where, f"{path}: not UTF-8 at byte {error.start}", "UTF-8 text", "convert the file") from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(where, f"{path}: {error}", "a whole gzip file", "fetch or write it again") from None
+    except OSError as error:
+        raise DataError(where, f"{path}: {error}", "a file that can be read", "mend or move it") from None
 
 
-def _parse_table(text: str, delimiter: str, path: Path, where: str) -> tuple[list[Numbered], list[str]]:
-    """CSV with a header; a cell may span lines."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    rows: list[Numbered] = []
-    bad: list[str] = []
-    header: list[str] | None = None
+def _parquet(file: BinaryIO, path: Path, where: str) -> Iterator[Numbered]:
+    import pyarrow
+    import pyarrow.parquet
+
+    number = 0
     try:
-        for cells in reader:
+        source = io.BytesIO(file.read()) if path.suffix == ".gz" else file  # Parquet is read from its end
+        for batch in pyarrow.parquet.ParquetFile(source).iter_batches(_BATCH):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(where, f"{path}: {error}", "a whole Parquet file", "write it again") from None
+
+
+def _table(file: BinaryIO, delimiter: str, path: Path, where: str, tell: Tell) -> Iterator[Numbered]:
+    """CSV with a header; a cell may span lines."""
+    csv.field_size_limit(sys.maxsize)  # a cell may hold a long text
+    reader = csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline=""), delimiter=delimiter, strict=True)
+    header: list[str] | None = None
+    while True:
+        first = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
             if header is None:
-                header = cells
-                if not all(header) or len(set(header)) < len(header):
-                    what = f"{path}: the first line names a column twice, or leaves a name out"
-                    raise DataError(where, what, "a first line with a name for each column", "add it")
-            elif len(cells) == len(header):
-                rows.append((reader.line_num, dict(zip(header, cells, strict=True))))
-            elif cells:
-                bad.append(f"line {reader.line_num}: {len(cells)} cells under {len(header)} columns")
-    except csv.Error as error:
-        bad.append(f"line {reader.line_num}: {error}; what follows was not read")
-    return rows, bad
+                raise DataError(where, f"{path}: the first line: {error}", "names of columns", "mend it") from None
+            last = reader.line_num
+            tell(f"line {last}: {error}" if first >= last else f"lines {first} to {last}: {error}")
+            continue
+        if not cells:
+            continue
+        if header is None:
+            header = cells
+            if not all(header) or len(set(header)) < len(header):
+                what = f"{path}: the first line names a column twice, or leaves a name out"
+                raise DataError(where, what, "a first line with a name for each column", "add it")
+        elif len(cells) == len(header):
+            yield reader.line_num, dict(zip(header, cells, strict=True))
+        else:
+            tell(f"line {reader.line_num}: {len(cells)} cells under {len(header)} columns")
 
 
-def _parse_jsonl(text: str) -> tuple[list[Numbered], list[str]]:
-    rows, bad = [], []
-    for number, line in enumerate(text.split("\n"), 1):
+def _json_lines(file: BinaryIO, tell: Tell) -> Iterator[Numbered]:
+    for number, line in enumerate(file, 1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+            _require_unicode(row, line)
+        except UnicodeDecodeError as error:
+            tell(f"line {number}: not UTF-8 at byte {error.start}")
         except json.JSONDecodeError as error:
-            bad.append(f"line {number}: {error.msg} at column {error.colno}")
+            tell(f"line {number}: {error.msg} at column {error.colno}")
         except (RecursionError, ValueError) as error:  # nested too deep, or a number of too many digits
-            bad.append(f"line {number}: {error}")
+            tell(f"line {number}: {error}")
         else:
             if isinstance(row, dict):
-                rows.append((number, row))
+                yield number, row
             else:
-                bad.append(f"line {number}: a {type(row).__name__}, not an object")
-    return rows, bad
+                tell(f"line {number}: a {type(row).__name__}, not an object")
 
 
-def _parse_json_array(text: str, path: Path, where: str) -> tuple[list[Numbered], list[str]]:
+def _json_array(file: BinaryIO, path: Path, where: str, tell: Tell) -> Iterator[Numbered]:
     try:
-        rows = json.loads(text)
+        data = file.read()
+        rows = json.loads(data.decode("utf-8-sig"))
     except json.JSONDecodeError as error:
         what = f"{path}, line {error.lineno}: {error.msg}"
         raise DataError(where, what, "a JSON array of objects", "mend the file") from None
+    except UnicodeDecodeError:
+        raise
     except (RecursionError, ValueError) as error:
         raise DataError(where, f"{path}: {error}", "a JSON array of objects", "mend the file") from None
     if not isinstance(rows, list):
         what = f"{path} holds a {type(rows).__name__}"
         raise DataError(where, what, "a JSON array of objects", "use .jsonl for one object a line")
-    bad = [
-        f"row {n}: a {type(row).__name__}, not an object" for n, row in enumerate(rows, 1) if not isinstance(row, dict)
-    ]
-    return [(n, row) for n, row in enumerate(rows, 1) if isinstance(row, dict)], bad
+    for number, row in enumerate(rows, 1):
+        try:
+            _require_unicode(row, data)
+        except ValueError as error:
+            tell(f"row {number}: {error}")
+            continue
+        if isinstance(row, dict):
+            yield number, row
+        else:
+            tell(f"row {number}: a {type(row).__name__}, not an object")
+
+
+def _require_unicode(row: Any, source: bytes) -> None:
+    """JSON can name half of a surrogate pair, which is no character. Raises ValueError."""
+    if b"\\ud" in source.lower():
+        try:
+            json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("half of a surrogate pair, which is no character") from None
+
+
+def has_lines(path: Path) -> bool:
+    """Whether rows are told by their lines: else by their places."""
+    return not {".parquet", ".json"} & set(path.suffixes)
+
+
+def resolve_paths(ref: DataRef, where: str) -> list[Path]:
+    """The files of a `path` reference, environment variables filled in. Raises DataError if one is missing."""
+    names = [ref.path] if isinstance(ref.path, str) else list(ref.path or [])
+    paths = [existing_path(name, where) for name in names]
+    for path in paths:
+        if not path.is_file():
+            raise DataError(where, f"{path} is a folder", "a file, or a list of files", "name the files")
+    return paths
+
+
+def existing_path(name: str, where: str) -> Path:
+    """`name` with environment variables and ~ filled in. Raises DataError if a variable is unset or nothing is there."""
+    expanded = os.path.expandvars(os.path.expanduser(name))
+    if "$" in expanded:
+        variable = expanded[expanded.index("$") :].strip("${").split("}")[0].split("/")[0]
+        raise DataError(
+            where,
+            f"environment variable {variable} in {name!r} is not set",
+            "a set variable",
+            f"export {variable}=/path/to/it",
+        )
+    path = Path(expanded)
+    if not path.exists():
+        raise DataError(where, f"{expanded} does not exist", "an existing file or folder", "correct the path")
+    return path
 
 
 def raise_bad(bad: Sequence[str], source: object, where: str, expected: str) -> None:

@@ -6,7 +6,8 @@ the same context; an answer ends in exactly one EOS.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,7 +15,9 @@ from alignment.core.errors import DataError, ModelError
 from alignment.data.chat import prompt_ids, require_chat_template
 from alignment.data.rows import Row
 
+OnLong = Literal["error", "truncate"]
 _SHOWN = 5
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,17 +68,35 @@ def encode_answer(
     return _with_mask(tokenizer, whole, [(len(start), len(whole))], append_eos)
 
 
-def fit(encoded: Sequence[Encoded], limit: int, on_long: Literal["error", "truncate"], where: str) -> list[Encoded]:
-    """Rows of at most `limit` tokens, each with something to learn from; others are dropped once they are truncated.
+def fit(encoded: Iterable[Encoded], limit: int, on_long: OnLong, where: str) -> list[Encoded]:
+    """The rows of `fitting`."""
+    return [row for _, row in fitting(encoded, limit, on_long, where)]
 
-    Raises DataError that lists the rows that are too long, unless `on_long` says truncate.
+
+def fitting(encoded: Iterable[Encoded], limit: int, on_long: OnLong, where: str) -> Iterator[tuple[int, Encoded]]:
+    """Rows of at most `limit` tokens, each with something to learn from, and its place, counted from 0. Others are left out once they
+    are truncated, and told.
+
+    Raises DataError that lists the rows that are too long, when it has met them all, unless `on_long` says truncate.
     """
-    if on_long == "error":
-        _require_short(encoded, limit, where)
-    kept = [row for row in (row.cut(limit) for row in encoded) if row.counted]
+    long: list[int] = []
+    empty: list[int] = []
+    longest = kept = 0
+    for place, row in enumerate(encoded):
+        longest = max(longest, len(row.ids))
+        if len(row.ids) > limit and on_long == "error":
+            long.append(place + 1)
+        elif (cut := row.cut(limit)).counted:
+            kept += 1
+            yield place, cut
+        else:
+            empty.append(place + 1)
+    if long:
+        raise _too_long(long, longest, limit, where)
     if not kept:
         raise _nothing_to_learn(where, limit)
-    return kept
+    if empty:
+        _logger.warning("%s: left out, as there is nothing to learn within %d tokens: %s", where, limit, listed(empty))
 
 
 def fitting_pairs(first: Sequence[Encoded], second: Sequence[Encoded], limit: int, where: tuple[str, str]) -> list[int]:
@@ -94,13 +115,16 @@ def fitting_pairs(first: Sequence[Encoded], second: Sequence[Encoded], limit: in
 def _require_short(encoded: Sequence[Encoded], limit: int, where: str) -> None:
     long = [number for number, row in enumerate(encoded, 1) if len(row.ids) > limit]
     if long:
-        longest = max(len(row.ids) for row in encoded)
-        raise DataError(
-            where,
-            f"{listed(long)}: longer than {limit} tokens (the longest has {longest})",
-            "rows that fit max_length and the model's context",
-            "shorten or split them, raise max_length, or set on_long: truncate where the stage has it",
-        )
+        raise _too_long(long, max(len(row.ids) for row in encoded), limit, where)
+
+
+def _too_long(rows: Sequence[int], longest: int, limit: int, where: str) -> DataError:
+    return DataError(
+        where,
+        f"{listed(rows)}: longer than {limit} tokens (the longest has {longest})",
+        "rows that fit max_length and the model's context",
+        "shorten or split them, raise max_length, or set on_long: truncate where the stage has it",
+    )
 
 
 def _nothing_to_learn(where: str, limit: int) -> DataError:

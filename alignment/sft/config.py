@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from operator import not_
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from alignment.core.config import Config, DataRef, ModelRef
+from alignment.core.config import Config, ModelRef
+from alignment.data.mixture import MixedRef
 from alignment.models.config import TuningConfig
 
 
@@ -19,19 +21,40 @@ class EarlyStopping(Config):
 class Replay(Config):
     """Rows of earlier data mixed into the batches, so that what they teach is not forgotten. share: of all rows trained on."""
 
-    data: DataRef
+    data: MixedRef
     share: float = Field(gt=0, lt=1)
+
+
+class Order(Config):
+    """A curriculum: rows in this order, small values first, in every epoch alike, instead of shuffled (Bengio et al. 2009).
+
+    by: length = in tokens; loss = the mean over a row's answer under `model`, which reads the same tokens; column = a number that the
+    rows hold.
+    """
+
+    by: Literal["length", "loss", "column"]
+    column: str | None = Field(None, min_length=1)
+    model: ModelRef | None = None
+    descending: bool = Field(False, description="large values first")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Order:
+        for field, by in (("column", "column"), ("model", "loss")):
+            if (self.by == by) != (getattr(self, field) is not None):
+                raise ValueError(f"`by: {by}` and {field} go together: give both or neither")
+        return self
 
 
 class SFTConfig(TuningConfig):
     """Rows hold `prompt` and `completion` (loss on the answer), `messages` (loss on the assistant's turns) or `text`
-    (loss on everything); an EOS is trained too unless the row says `finished: false`. How long is said by exactly one of
-    steps, epochs and match_tokens."""
+    (loss on everything); an EOS is trained too unless the row says `finished: false`. They may be mixed from several data sets
+    (alignment/data/mixture.py). How long is said by exactly one of steps, epochs and match_tokens."""
 
     kind: Literal["sft"] = "sft"
-    data: DataRef
-    validation: DataRef | None = None
+    data: MixedRef
+    validation: MixedRef | None = None
     replay: Replay | None = None
+    order: Order | None = Field(None, exclude_if=not_)
     evaluate_every: int | None = Field(None, gt=0, description="steps between validations; None = only at the end")
     early_stopping: EarlyStopping | None = None
     steps: int | None = Field(None, gt=0)
@@ -42,7 +65,9 @@ class SFTConfig(TuningConfig):
     packing: bool = Field(
         False, description="several rows in one sequence, isolated from each other (best fit decreasing)"
     )
-    group_by_length: bool = Field(True, description="batches of rows of similar length: less padding")
+    group_by_length: bool = Field(
+        True, description="batches of rows of similar length: less padding; an order comes before it"
+    )
     max_length: int | None = Field(
         None, gt=1, description="tokens of a row, or of a packed sequence; None = the context"
     )
@@ -53,6 +78,10 @@ class SFTConfig(TuningConfig):
         lengths = [name for name in ("steps", "epochs", "match_tokens") if getattr(self, name) is not None]
         if len(lengths) != 1:
             raise ValueError(f"give exactly one of steps, epochs, match_tokens (given: {', '.join(lengths) or 'none'})")
+        if self.order is not None and self.packing:
+            raise ValueError("packing puts rows in an order of its own: remove it, or order")
+        if self.order is not None and self.group_by_length and "group_by_length" in self.model_fields_set:
+            raise ValueError("group_by_length shuffles what order has sorted: remove one of the two")
         if self.validation == self.data:
             raise ValueError("validation equals data: hold out rows of their own, for example another split")
         if self.evaluate_every is not None and self.validation is None:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from alignment.core.config import DataRef
 from alignment.core.errors import DataError
-from alignment.data.rows import SPLITS, load_rows, prompt_text, split_of, write_rows
+from alignment.data.rows import load_rows, prompt_text, write_rows
+from alignment.data.stream import SPLITS, split_of
 
 ROWS = [{"prompt": f"p{i}", "completion": f"c{i}"} for i in range(40)]
 

@@ -6,7 +6,8 @@ from pydantic import ValidationError
 from alignment.core.artifact import Artifact
 from alignment.core.context import Context
 from alignment.core.errors import DataError
-from alignment.data.rows import split_of, write_rows
+from alignment.data.rows import write_rows
+from alignment.data.stream import split_of
 from alignment.models.load import load_tokenizer
 from reward.config import ExcerptsConfig
 from reward.excerpts import run
