@@ -79,7 +79,7 @@ class MeasuredTask:
     @property
     def asks(self) -> bool:
         """Is there a question, which can be put in another format and have examples before it?"""
-        return self.task.OUTPUT_TYPE != "loglikelihood_rolling" and self.task.get_config("doc_to_text") != ""
+        return self.metric != "bits_per_byte" and self.task.get_config("doc_to_text") != ""
 
     @property
     def scores_choices(self) -> bool:

@@ -22,7 +22,8 @@ _MARGINS |= {"prompt_level_strict_acc": 0.05, "pct_stereotype": 0.05}
 class TextTask(Config):
     """A task made from the recipe's own rows.
 
-    bits_per_byte: log-likelihood of held-out texts (rows with `text`), lower is better.
+    bits_per_byte: log-likelihood of held-out texts (rows with `text`), or of held-out answers given their prompts (rows with
+    `prompt` and `completion`); lower is better.
     gold: the model answers each row's `prompt`; a gold scorer reads the answer; higher is better.
     """
 

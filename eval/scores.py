@@ -111,7 +111,7 @@ def write_items(items: Sequence[Item], path: Path) -> None:
 def _result(measured: MeasuredTask, sample: dict[str, Any], lm: PairedLM) -> Item:
     value = sample[measured.metric]
     match measured.task.OUTPUT_TYPE:
-        case "loglikelihood_rolling" if measured.metric == "bits_per_byte":
+        case _ if measured.metric == "bits_per_byte":
             log_likelihood, size = value
             return {
                 "score": -log_likelihood / (math.log(2) * size),

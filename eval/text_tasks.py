@@ -1,4 +1,4 @@
-"""lm-eval tasks made from a recipe's own rows: bits per byte of held-out texts, gold score of the model's answers."""
+"""lm-eval tasks made from a recipe's own rows: bits per byte of held-out texts or answers, gold score of the model's answers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from lm_eval.api.task import ConfigurableTask
 from alignment.core.artifact import Artifact
 from alignment.core.errors import DataError, RecipeError
 from alignment.data.rows import Row, load_rows, prompt_text
+from alignment.data.stream import Reading
 from alignment.gold import NAMES, gold_scorer
 from eval.config import TextTask
 
@@ -32,25 +33,33 @@ def text_task(name: str, task: TextTask, artifact: Artifact | None) -> Configura
     """The lm-eval task of a `tasks:` block. Raises DataError for rows that do not fit it, RecipeError for the block itself."""
     where = f"evaluation.tasks.{name}"
     if task.metric == "bits_per_byte":
-        rows = load_rows(task.data, artifact, ("text",), f"{where}.data")
-        return ConfigurableTask(config=_bits_per_byte(name, documents([row["text"] for row in rows])[: task.limit]))
+        rows = list(Reading(task.data, artifact, f"{where}.data").usable([("prompt", "completion"), ("text",)]))
+        if "completion" in rows[0]:
+            return _answers(name, task, rows[: task.limit], f"{where}.data")
+        return ConfigurableTask(config=_texts(name, documents([row["text"] for row in rows])[: task.limit]))
     if task.gold not in NAMES:
         raise RecipeError(
             f"{where}.gold", f"no gold scorer {task.gold!r}", f"one of {', '.join(NAMES)}", "name a gold scorer"
         )
     rows = load_rows(task.data, artifact, ("prompt", *([task.cluster] if task.cluster else [])), f"{where}.data")
     rows = rows[: task.limit]
+    chat = _are_chats(rows, f"{where}.data")
+    kept = ["prompt", *([task.cluster] if task.cluster else [])]
+    config = _gold(name, task, [{field: row[field] for field in kept} for row in rows], chat)
+    return (MessagesTask if chat else ConfigurableTask)(config=config)
+
+
+def _are_chats(rows: Sequence[Row], where: str) -> bool:
+    """Whether prompts are chat messages. Raises DataError where only some of them are."""
     kinds = {type(row["prompt"]) for row in rows}
     if len(kinds) > 1:
         raise DataError(
-            f"{where}.data",
+            where,
             "some prompts are text, others chat messages",
             "one kind, so that one format is measured",
             "split the rows into two tasks",
         )
-    kept = ["prompt", *([task.cluster] if task.cluster else [])]
-    config = _gold(name, task, [{field: row[field] for field in kept} for row in rows], chat=kinds == {list})
-    return (MessagesTask if kinds == {list} else ConfigurableTask)(config=config)
+    return kinds == {list}
 
 
 def documents(texts: Sequence[str]) -> list[dict[str, str | None]]:
@@ -97,12 +106,39 @@ def _blocks(text: str) -> list[str]:
     return blocks
 
 
-def _bits_per_byte(name: str, docs: list[Row]) -> dict[str, Any]:
+_BITS = [{"metric": "bits_per_byte", "aggregation": "bits_per_byte", "higher_is_better": False}]
+
+
+def _texts(name: str, docs: list[Row]) -> dict[str, Any]:
     return task_config(name, docs, chat=False, chance=None, cluster="source") | {
         "output_type": "loglikelihood_rolling",
         "doc_to_target": "text",
-        "metric_list": [{"metric": "bits_per_byte", "aggregation": "bits_per_byte", "higher_is_better": False}],
+        "metric_list": _BITS,
     }
+
+
+def _answers(name: str, task: TextTask, rows: Sequence[Row], where: str) -> ConfigurableTask:
+    """Bits per byte of answers, given their prompts. White space at the end of a prompt counts with the answer, since that is how
+    lm-eval scores it."""
+    chat = _are_chats(rows, where)
+    docs = []
+    for row in rows:
+        answer = row["completion"]
+        said = answer if isinstance(answer, str) else "".join(message["content"] for message in answer)
+        prompt = row["prompt"] if chat else row["prompt"].rstrip()
+        space = "" if chat else row["prompt"][len(prompt) :]
+        docs.append(
+            {"prompt": prompt, "answer": space + said} | ({task.cluster: row[task.cluster]} if task.cluster else {})
+        )
+    config = task_config(name, docs, chat, chance=None, cluster=task.cluster) | {
+        "output_type": "loglikelihood",
+        "doc_to_text": "prompt",
+        "doc_to_target": "answer",
+        "target_delimiter": "",
+        "process_results": lambda doc, results: {"bits_per_byte": (results[0][0], len(doc["answer"].encode()))},
+        "metric_list": _BITS,
+    }
+    return (MessagesTask if chat else ConfigurableTask)(config=config)
 
 
 def _gold(name: str, task: TextTask, docs: list[Row], chat: bool) -> dict[str, Any]:

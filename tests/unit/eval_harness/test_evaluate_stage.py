@@ -123,6 +123,28 @@ def test_bits_per_byte_is_a_ratio_of_sums(tiny, reference, tmp_path):
     assert evaluation["tasks"]["texts"]["higher_is_better"] is False
 
 
+@pytest.mark.parametrize("chat", [False, True])
+def test_bits_per_byte_of_answers_given_their_prompts(tiny, reference, tmp_path, chat):
+    """By hand; the line end of the prompt is scored, and counted, with the answer."""
+    pairs = [("w1 w2\n", "red"), ("w3\n", "blue é"), ("w5\n", "[1]")]
+    for prompt, answer in pairs:
+        message = [{"role": "user", "content": prompt.strip()}]
+        row = {"prompt": message if chat else prompt, "completion": answer}
+        with (tmp_path / "answers.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+    task = TextTask(metric="bits_per_byte", data=DataRef(path=str(tmp_path / "answers.jsonl")))
+    summary, evaluation, items = measure(tiny, tmp_path / "out", {"answers": task}, target=["answers"])
+    shown = [f"<|user|> {p.strip()} <|end|><|assistant|>" if chat else p.strip() for p, _ in pairs]
+    said = [answer if chat else f"\n{answer}" for _, answer in pairs]
+    lls = [logprob(*reference, prompt, answer, special=not chat) for prompt, answer in zip(shown, said, strict=True)]
+    sizes = [3, 7, 3] if chat else [4, 8, 4]
+    assert [item["bytes"] for item in items] == sizes
+    assert [item["log_likelihood"] for item in items] == pytest.approx(lls, abs=1e-4)
+    assert summary["answers"] == pytest.approx(-sum(lls) / (math.log(2) * sum(sizes)), abs=1e-6)
+    entry = evaluation["tasks"]["answers"]
+    assert (entry["role"], entry["format"], entry["higher_is_better"]) == ("target", "chat" if chat else "plain", False)
+
+
 def gold_task(tmp_path, prompts, **options):
     write_rows([{"prompt": prompt} for prompt in prompts], tmp_path / "prompts.jsonl")
     data = DataRef(path=str(tmp_path / "prompts.jsonl"))
