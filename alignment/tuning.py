@@ -27,6 +27,10 @@ class Tuned(NamedTuple):
 
 def load_for_tuning(config: TuningConfig, path: Path, context: Context, dropout: bool = True) -> Any:
     """The model in training state. What is trained is held in fp32, whatever the precision to compute in."""
+    if config.peft is not None and not config.peft.merges:
+        context.log.info(
+            f"{config.peft.method} cannot be merged into the weights: the base is left with the adapter beside it"
+        )
     return load_causal_lm(
         path,
         precision=config.precision if config.peft else "fp32",

@@ -26,7 +26,7 @@ from alignment.core.errors import SuiteError
 from alignment.generation.open import open_engine
 from alignment.models.encoding import length_batches
 from alignment.models.heads import head_is_plain
-from alignment.models.load import load_causal_lm
+from alignment.models.load import load_to_read
 from eval.config import InputKind
 from eval.divergence_inputs import BLOCK, Inputs, Prepared
 from eval.divergence_rows import Row
@@ -86,7 +86,7 @@ def answers_of(folder: Path, prepared: Prepared) -> Answers:
 def _against(name: str, folder: Path, new: Reader, own: Answers, prepared: Prepared) -> list[Row]:
     """Both directions on all inputs. The reference is loaded when its engine, which holds it too, is gone."""
     theirs = answers_of(folder, prepared)
-    model: Any = load_causal_lm(folder, "fp32", dropout=False)
+    model: Any = load_to_read(folder)
     reference, rows = Reader(model.to(new.device)), []
     for kind, inputs in prepared.inputs.items():
         sums = sequence_kl(theirs[kind], reference, new, prepared.batch_size)

@@ -15,7 +15,7 @@ from alignment.data.chat import prompt_ids
 from alignment.data.rows import load_rows
 from alignment.generation.engine import Sampling
 from alignment.models.encoding import listed
-from alignment.models.load import load_tokenizer, read_config
+from alignment.models.load import context_of, load_tokenizer, read_config
 from eval.config import EvaluateConfig, InputKind
 
 BLOCK = "evaluation.divergence"
@@ -116,4 +116,4 @@ def _require_same_vocabulary(name: str, model: tuple[Path, Any], reference: tupl
 
 
 def _context(folder: Path) -> int:
-    return getattr(read_config(folder).get_text_config(), "max_position_embeddings", None) or _UNLIMITED
+    return context_of(folder) or _UNLIMITED

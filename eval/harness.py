@@ -31,6 +31,8 @@ from lm_eval.models.huggingface import HFLM
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from alignment.core.context import derive_seed
+from alignment.models.attached import positions_taken
+from alignment.models.load import context_length
 from eval.catalogue import MeasuredTask
 
 Report = Callable[[int, int], None]
@@ -42,12 +44,21 @@ _HFLM: Any = HFLM  # lm-eval's decorator hides the type
 
 
 class PairedLM(_HFLM):
-    """An lm-eval model around a loaded causal model. `truncated` collects the prompts that were cut to fit the context."""
+    """An lm-eval model around a loaded causal model. `truncated` collects the prompts that were cut to fit the context.
+
+    context_length: of the model, of which trained positions before the text may take a part: those are the model's own doing, no
+    other way of measuring.
+    """
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int, sampling_seed: int
     ) -> None:
-        super().__init__(pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=batch_size)
+        taken = positions_taken(model)
+        limit = context_length(model) if taken else None  # else lm-eval finds it
+        super().__init__(
+            pretrained=model, tokenizer=tokenizer, backend="causal", batch_size=batch_size, max_length=limit
+        )
+        self.context_length = self.max_length + taken
         self._most_rows, self._sampling_seed = batch_size, sampling_seed
         self._task, self._batch = "", 0
         self.truncated: set[str] = set()

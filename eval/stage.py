@@ -21,7 +21,7 @@ from alignment.core.artifact import Artifact, digest_of
 from alignment.core.context import Context
 from alignment.core.errors import RecipeError
 from alignment.data.chat import require_chat_template
-from alignment.models.load import load_causal_lm, load_tokenizer
+from alignment.models.load import load_to_read, load_tokenizer
 from eval.catalogue import MeasuredTask, find_tasks, parts_of
 from eval.config import EvaluateConfig
 from eval.divergence import measure
@@ -84,7 +84,7 @@ def _load_model(config: EvaluateConfig, model: Artifact, tasks: list[MeasuredTas
     if any(measured.chat for measured in tasks):
         require_chat_template(tokenizer)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded: Any = load_causal_lm(model.path, "fp32", dropout=False)
+    loaded: Any = load_to_read(model.path)
     lm = PairedLM(loaded.to(device), tokenizer, config.batch_size, config.sampling_seed)
     for measured in tasks:
         if measured.new_tokens >= lm.max_length:
@@ -102,7 +102,7 @@ def _settings(config: EvaluateConfig, lm: PairedLM) -> dict[str, Any]:
         "limit": config.limit,
         "batch_size": config.batch_size,
         "sampling_seed": config.sampling_seed,
-        "context_length": lm.max_length,
+        "context_length": lm.context_length,
         "stop_token_ids": lm.stop_ids,
         "lm_eval": version("lm-eval"),
     }

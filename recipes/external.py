@@ -12,6 +12,7 @@ from alignment.core.config import DataRef, ModelRef
 from alignment.core.errors import DataError, ModelError
 from alignment.core.store import write_atomically
 from alignment.data.reading import existing_path, resolve_paths
+from alignment.models.layout import base_of, parts_of
 from eval.task_files import made_of
 
 _MODEL_FILES: list[str] = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
@@ -59,7 +60,7 @@ class Externals:
     def _model(self, reference: ModelRef, where: str) -> tuple[Artifact, dict[str, Any]]:
         if reference.path is not None:
             folder = existing_path(reference.path, where)
-            if not (folder / "config.json").is_file():
+            if not (base_of(folder) / "config.json").is_file():
                 raise ModelError(
                     where,
                     f"{folder} is no model folder: it has no config.json",
@@ -69,8 +70,8 @@ class Externals:
         else:
             folder = hub_snapshot(reference, where)
         _require_model_files(folder, where)
-        files = sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern)})
-        digest = digest_of({path.name: self._digest(path) for path in files})
+        files = sorted({path for part in parts_of(folder) for pattern in _MODEL_FILES for path in part.glob(pattern)})
+        digest = digest_of({str(path.relative_to(folder)): self._digest(path) for path in files})
         return Artifact("model", digest, folder), {"model": digest}
 
     def _data(self, reference: DataRef, where: str) -> tuple[Artifact | None, dict[str, Any]]:
@@ -97,7 +98,7 @@ class Externals:
 
 def _require_model_files(folder: Path, where: str) -> None:
     """Weights and a tokenizer are there: found out now, not when a stage loads them."""
-    if not list(folder.glob("*.safetensors")):
+    if not list(base_of(folder).glob("*.safetensors")):
         remedy = "fetch the whole model, or convert its weights"
         raise ModelError(where, f"{folder} has no *.safetensors", "weights in safetensors format", remedy)
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):

@@ -23,6 +23,7 @@ from recipes.measuring import measuring_of
 from recipes.references import Reference, references
 from recipes.schema import Recipe
 from recipes.stages import KINDS
+from recipes.unmerged import require_readers
 from recipes.win_rates import WIN_RATE, place_of, win_rate_stages
 
 EVALUATE = "evaluate:"
@@ -142,6 +143,7 @@ def _make_cell(
             if artifact is not None:
                 inputs[role] = artifact
             _put(resolved, role, identity)
+    require_readers(_place(name), config, inputs)
     if isinstance(config, EvaluateConfig):
         resolved["lm_eval"] = version("lm-eval")  # what another version measured is refused as a partner
         resolved["task_files"] = [externals.task_file_digest(name, _place(name)) for name in config.task_files()]

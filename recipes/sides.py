@@ -11,6 +11,7 @@ from typing import Any
 from alignment.core.artifact import digest_of
 from alignment.core.errors import RecipeError
 from alignment.core.store import Store
+from alignment.models.layout import base_of
 from recipes.plan import EVALUATE
 
 Found = tuple[Path, dict[str, Any]]  # a finished cell: folder and manifest
@@ -61,7 +62,7 @@ def _outside(name: str) -> Side | None:
     folder = Path(name)
     if name.startswith("hub:"):
         return Side(name, {0: {"hub": name.removeprefix("hub:")}})
-    if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
+    if (base_of(folder) / "config.json").is_file() and any(base_of(folder).glob("*.safetensors")):
         return Side(name, {0: {"path": name}})
     if (folder / "items.parquet").is_file() and (folder / "evaluation.json").is_file():
         return Side(name, evaluations={0: folder})

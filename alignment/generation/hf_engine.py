@@ -17,7 +17,7 @@ from alignment.core.errors import ModelError
 from alignment.generation.engine import Completion, Sampling
 from alignment.generation.stopping import cut_at_eos
 from alignment.generation.weights import complete
-from alignment.models.load import load_causal_lm
+from alignment.models.load import load_to_read
 
 
 class HfEngine:
@@ -35,8 +35,8 @@ class HfEngine:
         device: str,
     ) -> None:
         self.name = f"transformers {transformers.__version__} generate"
-        model: Any = load_causal_lm(model_path, precision=precision, dropout=False)
-        self._model: Any = model.to(device).eval()
+        model: Any = load_to_read(model_path, precision)
+        self._model: Any = model.to(device)
         self._batch_size, self._max_tokens, self._eos, self._device = batch_size, max_tokens, eos, device
 
     def generate(self, prompts: Sequence[list[int]], sampling: Sampling) -> list[Completion]:

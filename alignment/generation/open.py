@@ -33,10 +33,11 @@ def open_engine(
     Raises ModelError if the model cannot hold `max_prompt_tokens + max_new_tokens`, or if the engine cannot run it;
     SuiteError if no server answers.
     """
-    from alignment.models.load import read_config
+    from alignment.models.layout import is_attached
+    from alignment.models.load import context_of
 
     path = Path(model_path)
-    limit = getattr(read_config(path).get_text_config(), "max_position_embeddings", None)
+    limit = context_of(path)
     needed = max_prompt_tokens + max_new_tokens
     if limit is not None and needed > limit:
         raise ModelError(
@@ -47,6 +48,9 @@ def open_engine(
         )
     options = {"max_tokens": needed, "batch_size": batch_size, "precision": precision, "eos": eos_ids(path)}
     engine, device = resolve_engine(name), "cuda" if torch.cuda.is_available() else "cpu"
+    if engine != "hf" and is_attached(path):
+        what = "vLLM cannot serve a model whose adapter is not part of the weights"
+        raise ModelError(str(path), what, "transformers' own generate", "set engine: hf")
     if engine == "vllm" and importlib.util.find_spec("vllm") is None:
         raise ModelError("rollout.engine", "vLLM is not installed here", "the package vllm", "set rollout.engine: hf")
     if engine == "vllm":

@@ -13,9 +13,11 @@ def eos_ids(model_path: Path) -> tuple[int, ...]:
 
     Never decided by what a prompt holds: models exist whose BOS is also their EOS, or whose EOS is a list.
     """
+    from alignment.models.layout import base_of
     from alignment.models.load import load_tokenizer
 
-    named = _eos_of(model_path / "generation_config.json") or _eos_of(model_path / "config.json")
+    base = base_of(model_path)
+    named = _eos_of(base / "generation_config.json") or _eos_of(base / "config.json")
     tokenizer: Any = load_tokenizer(model_path)
     return tuple(sorted({*named, tokenizer.eos_token_id}))
 

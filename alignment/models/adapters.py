@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from alignment.core.errors import ModelError
+from alignment.models.attached import attach
 from alignment.models.config import FreezeConfig, PeftConfig
 
 _LAYER = re.compile(r"\.(?:layers|layer|h|blocks)\.(\d+)\.")  # Llama, BERT, GPT-2 and others number their layers so
@@ -22,7 +23,7 @@ def add_adapter(model: PreTrainedModel, peft: PeftConfig, seed: int = 0) -> Any:
     try:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return get_peft_model(model, _configuration(peft))
+            return get_peft_model(model, _configuration(peft)) if peft.merges else attach(model, peft)
     except ValueError as error:
         names = sorted(
             {name.split(".")[-1] for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}

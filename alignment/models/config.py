@@ -9,29 +9,75 @@ from pydantic import Field, model_validator
 
 from alignment.core.config import Config, DuringTraining, ModelRef, Precision, StageConfig
 
+# what may be said about each method; all else would be idle
+_OPTIONS = {
+    **dict.fromkeys(("lora", "rslora", "dora"), ("r", "alpha", "dropout", "target_modules")),
+    "ia3": ("target_modules",),
+    **dict.fromkeys(("prefix", "prompt", "ptuning"), ("virtual_tokens",)),
+    "bottleneck": ("width", "target_modules"),
+}
+_MEANING = {
+    "r": "rank",
+    "alpha": "scale",
+    "dropout": "dropout",
+    "target_modules": "layers to choose",
+    "virtual_tokens": "virtual tokens",
+    "width": "bottleneck",
+}
+
 
 class PeftConfig(Config):
-    """Train a few weights beside frozen ones. All of these can be merged into the weights in the end, at no cost of inference.
+    """Train a few weights beside frozen ones.
 
+    These can be merged into the weights in the end, at no cost of inference:
     lora: a low-rank update of linear layers (Hu et al. 2021). rslora: the same, scaled by alpha / sqrt(r), for larger ranks
     (Kalajdzievski 2023). dora: direction and magnitude apart (Liu et al. 2024); three times slower. ia3: one factor for each
     channel of keys, values and feed-forward (Liu et al. 2022); very few weights, and rates of 1e-2 and more.
+
+    These cannot: what they leave is the base with the adapter beside it, which can be measured, sampled from by transformers (not
+    by vLLM) and be a reference, but not be trained further, interpolated, or made a reward model:
+    prefix: keys and values of `virtual_tokens` positions before every text, in each layer (Li and Liang 2021). prompt: embeddings of
+    such positions (Lester et al. 2021). ptuning: the same, written by a small network that is trained with them (Liu et al. 2021).
+    bottleneck: after attention and feed-forward of each layer h + up(gelu(down(h))), `width` wide in between (Houlsby et al. 2019);
+    with `target_modules: [down_proj]` after the feed-forward alone (Pfeiffer et al. 2021).
 
     LoRA wants a learning rate about ten times that of full fine-tuning. An adapter leaves the embeddings alone: it cannot
     give a meaning to tokens the base never met.
     """
 
-    method: Literal["lora", "rslora", "dora", "ia3"] = "lora"
+    method: Literal["lora", "rslora", "dora", "ia3", "prefix", "prompt", "ptuning", "bottleneck"] = "lora"
     r: int = Field(8, gt=0, description="rank of the update")
     alpha: int = Field(16, gt=0, description="the update is scaled by alpha / r")
     dropout: float = Field(0.0, ge=0, lt=1)
     target_modules: Literal["all-linear"] | list[str] = "all-linear"
+    virtual_tokens: int | None = Field(
+        None, gt=0, exclude_if=not_, description="positions before every text; they come out of the model's context"
+    )
+    width: int | None = Field(None, gt=0, exclude_if=not_, description="numbers between down and up of a bottleneck")
+
+    @property
+    def merges(self) -> bool:
+        """Whether it can become part of the weights."""
+        return self.method in ("lora", "rslora", "dora", "ia3")
 
     @model_validator(mode="after")
-    def _no_option_is_idle(self) -> PeftConfig:
-        idle = [name for name in ("r", "alpha", "dropout") if name in self.model_fields_set]
-        if self.method == "ia3" and idle:
-            raise ValueError(f"{idle[0]}: ia3 has no rank, scale or dropout; remove it")
+    def _its_own_options(self) -> PeftConfig:
+        own = _OPTIONS[self.method]
+        for name in _MEANING:
+            if name in self.model_fields_set and name not in own:
+                raise ValueError(f"{name}: {self.method} has no {_MEANING[name]}; remove it")
+        if "virtual_tokens" in own and self.virtual_tokens is None:
+            raise ValueError(f"virtual_tokens: say how many {self.method} is to put before every text, for example 20")
+        if "width" in own and self.width is None:
+            raise ValueError("width: say how wide the bottleneck is to be, for example 32")
+        if (
+            self.method == "bottleneck"
+            and "target_modules" in self.model_fields_set
+            and self.target_modules == "all-linear"
+        ):
+            raise ValueError(
+                "target_modules: bottlenecks stand after attention and feed-forward; name those layers, or leave it out"
+            )
         return self
 
 
@@ -83,6 +129,10 @@ class TuningConfig(TrainingConfig):
     def _something_can_be_trained(self) -> TuningConfig:
         if self.quantization is not None and self.peft is None:
             raise ValueError("quantised weights cannot be trained: add a peft block, or drop quantization")
+        if self.quantization is not None and self.peft is not None and not self.peft.merges:
+            raise ValueError(
+                f"quantization: goes with lora, rslora, dora and ia3, not with {self.peft.method}; remove one of the two"
+            )
         if self.freeze is not None and self.peft is not None:
             raise ValueError("freeze: beside an adapter all weights are frozen anyway; remove one of the two")
         return self

@@ -14,9 +14,10 @@ from transformers.utils import logging as transformers_logging
 from alignment.core.config import Precision
 from alignment.core.errors import ModelError
 from alignment.models.adapters import add_adapter, freeze_weights
+from alignment.models.attached import has_attached, load_attached, positions_taken, save_attached
 from alignment.models.config import FreezeConfig, PeftConfig, QuantizationConfig
+from alignment.models.layout import ADAPTER_FOLDER, base_of, is_attached, positions_taken_in
 
-ADAPTER_FOLDER = "adapter"
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _logger = logging.getLogger(__name__)
 transformers_logging.disable_progress_bar()  # a bar per loaded or saved file would flood a cell's log
@@ -56,12 +57,20 @@ def load_causal_lm(
     dropout: bool = True,
     seed: int = 0,
 ) -> PreTrainedModel | Any:
-    """A language model in training state, from a folder of safetensors; a `PeftModel` when `peft` is given.
+    """A language model in training state, from a folder of safetensors; a `PeftModel` when `peft` names a kind that merges.
 
     precision: dtype of the weights held (adapters are fp32 in any case).
     dropout: False turns every dropout off, as PPO needs. seed: of a fresh adapter's weights.
-    Raises ModelError for a missing folder, a folder that holds no causal model, or weights that are not safetensors.
+    Raises ModelError for a missing folder, a folder that holds no causal model, weights that are not safetensors, or an adapter
+    that is not part of the weights.
     """
+    if is_attached(path):
+        raise ModelError(
+            str(path),
+            "its adapter is not part of the weights: this model can be measured, sampled from and held against, not changed",
+            "a model of plain weights",
+            "start from its base, or train it with an adapter that merges: lora, rslora, dora, ia3",
+        )
     config = read_config(path)
     heads = config.architectures or [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type, "")]
     if not any(name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() for name in heads):
@@ -85,14 +94,27 @@ def load_causal_lm(
     return model.train()
 
 
+def load_to_read(path: str | Path, precision: Precision = "fp32") -> PreTrainedModel:
+    """A language model in evaluation state, for whoever measures it, samples from it or holds another one against it: also one whose
+    adapter is not part of the weights. Raises ModelError as `load_causal_lm` does."""
+    model: Any = load_causal_lm(base_of(path), precision, dropout=False)
+    if is_attached(path):
+        load_attached(model, Path(path))
+    return model.eval()
+
+
 def save_model(model: PreTrainedModel | Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write a plain Hugging Face folder of safetensors.
 
     An adapter goes to `adapter/`, and is merged into the unquantised base (in fp32, then cast to the dtype the base has
-    on disk): merging into quantised weights would change the outputs.
+    on disk): merging into quantised weights would change the outputs. One that cannot be merged has its base beside it.
     """
     from peft import PeftModel
 
+    if has_attached(model):
+        save_attached(model, folder)
+        tokenizer.save_pretrained(folder)
+        return
     if isinstance(model, PeftModel):
         active = ["default"]  # others, such as a critic's, are no part of the language model
         model.save_pretrained(str(folder / ADAPTER_FOLDER), selected_adapters=active, safe_serialization=True)
@@ -114,6 +136,7 @@ def merged(model: Any, adapter: Path) -> PreTrainedModel:
 def read_config(path: str | Path) -> Any:
     """The config.json of a model folder. Raises ModelError if there is none or its kind of model is unknown."""
     _require_folder(path)
+    path = base_of(path)
     if not (Path(path) / "config.json").exists():
         raise ModelError(
             str(path), "no config.json in this folder", "a model in Hugging Face format", "point to the model's folder"
@@ -165,7 +188,14 @@ def parameter_counts(model: torch.nn.Module) -> dict[str, int]:
 
 def context_length(model: Any) -> int | None:
     """How many tokens the model can read, if its config says so."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return limit and limit - positions_taken(model)
+
+
+def context_of(path: str | Path) -> int | None:
+    """How many tokens the model of that folder can read, if its config says so."""
+    limit = getattr(read_config(path).get_text_config(), "max_position_embeddings", None)
+    return limit and limit - positions_taken_in(path)
 
 
 def forbid_repacking(model: torch.nn.Module) -> None:

@@ -16,7 +16,7 @@ from trl.trainer.kto_trainer import KTOTrainer
 from alignment.core.artifact import Artifact
 from alignment.core.context import Context
 from alignment.data.rows import Row, load_rows
-from alignment.models.load import context_length, load_causal_lm, load_tokenizer, parameter_counts
+from alignment.models.load import context_length, load_to_read, load_tokenizer, parameter_counts
 from alignment.models.training import LengthGrouped, find_checkpoint, report_callback, trainer_arguments
 from alignment.preference.config import DPOConfig, KTOConfig, PreferenceTraining
 from alignment.preference.rows import collate_answers, collate_pairs, encoded_answers, encoded_pairs
@@ -87,10 +87,11 @@ def _run(
 
 
 def _reference(config: PreferenceTraining, inputs: Mapping[str, Artifact]) -> Any:
-    """The model that the policy is held against; None = an adapter's own base, or its copy that trl makes."""
+    """The model that the policy is held against; None = the base of peft's adapter, without it."""
     if config.reference is not None:
-        return load_causal_lm(inputs["reference"].path).eval()
-    return None if config.peft is not None else load_causal_lm(inputs["model"].path).eval()
+        return load_to_read(inputs["reference"].path)
+    adapter_is_apart = config.peft is not None and config.peft.merges
+    return None if adapter_is_apart else load_to_read(inputs["model"].path)
 
 
 class _OwnRows:

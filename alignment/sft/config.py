@@ -82,6 +82,10 @@ class SFTConfig(TuningConfig):
             raise ValueError("packing puts rows in an order of its own: remove it, or order")
         if self.order is not None and self.group_by_length and "group_by_length" in self.model_fields_set:
             raise ValueError("group_by_length shuffles what order has sorted: remove one of the two")
+        if self.packing and self.peft is not None and self.peft.virtual_tokens is not None:
+            raise ValueError(
+                f"packing: {self.peft.method} stands before every text, and a packed sequence holds several; set it to false"
+            )
         if self.validation == self.data:
             raise ValueError("validation equals data: hold out rows of their own, for example another split")
         if self.evaluate_every is not None and self.validation is None:

@@ -35,7 +35,11 @@ def wait_for(condition, process: subprocess.Popen, seconds: float = 120) -> None
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("peft", [None, {"r": 4, "dropout": 0.1}], ids=["full", "lora with dropout"])
+@pytest.mark.parametrize(
+    "peft",
+    [None, {"r": 4, "dropout": 0.1}, {"method": "ptuning", "virtual_tokens": 4}],
+    ids=["full", "lora with dropout", "p-tuning, whose network is not part of the result"],
+)
 def test_killed_and_resumed_equals_never_killed(tiny_folder, tmp_path: Path, peft):
     words = ["the", "cow", "dog", "cat", "is", "was", "red", "blue", "big", "small"]
     rows = [{"prompt": f"why {a} {b}", "completion": f" {b}" * (n % 4 + 1)} for n, a in enumerate(words) for b in words]
@@ -61,7 +65,8 @@ def test_killed_and_resumed_equals_never_killed(tiny_folder, tmp_path: Path, pef
     whole = run(config, inputs, Context.at(tmp_path / "whole", seed=7))
     for key in ("train_tokens", "steps", "train_loss"):
         assert resumed[key] == whole[key]
-    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("killed", "whole"))
+    weights = "adapter/adapter_model.safetensors" if peft else "model.safetensors"
+    one, other = (load_file(tmp_path / name / weights) for name in ("killed", "whole"))
     assert all((one[name] == other[name]).all() for name in other)
     curves = [read_losses(tmp_path / name / "metrics.jsonl") for name in ("killed", "whole")]
     assert curves[0] == curves[1] and len(curves[0]) == 1 + 12 + 4  # the first, each 10th, each checkpoint between

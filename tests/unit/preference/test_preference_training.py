@@ -1,5 +1,6 @@
 """DPO and KTO: rows and batches by hand, the losses at the start by their formulas, and that training does what the labels say."""
 
+import json
 import math
 
 import pytest
@@ -11,7 +12,7 @@ from alignment.core.context import Context
 from alignment.core.errors import DataError
 from alignment.data.rows import write_rows
 from alignment.models.encoding import encode_answer
-from alignment.models.load import load_causal_lm, load_tokenizer
+from alignment.models.load import load_causal_lm, load_to_read, load_tokenizer
 from alignment.preference.config import DPOConfig, KTOConfig
 from alignment.preference.rows import collate_answers, collate_pairs, encoded_answers
 from alignment.preference.stage import run_dpo, run_kto
@@ -106,6 +107,32 @@ def test_training_prefers_what_was_chosen_over_what_the_start_preferred(tiny_fol
 
     assert all(margin(after, pair) > margin(before, pair) + 0.5 for pair in PAIRS)
     assert summary["steps"] == 30 and summary["train_tokens"] > 0
+
+
+@pytest.mark.parametrize("peft", [{"method": "prompt", "virtual_tokens": 4}, {"method": "bottleneck", "width": 8}])
+@pytest.mark.parametrize("kind", ["dpo", "kto"])
+def test_adapters_that_cannot_be_merged_are_held_against_the_start_without_them(
+    tiny_folder, data, tmp_path, kind, peft
+):
+    run(kind, tiny_folder, data, tmp_path, steps=30, learning_rate=1e-2, peft=peft)
+    before, after, tokenizer = load_to_read(tiny_folder), load_to_read(tmp_path), load_tokenizer(tiny_folder)
+    gains = [
+        sum(
+            sign
+            * (
+                logprob(after, tokenizer, pair["prompt"], pair[side])
+                - logprob(before, tokenizer, pair["prompt"], pair[side])
+            )
+            for sign, side in ((1, "chosen"), (-1, "rejected"))
+        )
+        for pair in PAIRS
+    ]
+    assert min(gains) > 0.5
+    logged = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    if (
+        peft["method"] == "bottleneck"
+    ):  # a fresh one changes nothing, so the first step finds policy and reference equal
+        assert logged[0]["train/loss"] == pytest.approx(math.log(2) if kind == "dpo" else 0.5, abs=1e-3)
 
 
 def test_a_reference_other_than_the_start_changes_the_loss(tiny_folder, data, tmp_path):
