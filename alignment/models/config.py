@@ -97,9 +97,14 @@ class FreezeConfig(Config):
 
 class QuantizationConfig(Config):
     """Hold the frozen weights in few bits (bitsandbytes): 4 = NF4 with double quantisation (QLoRA), 8 = LLM.int8().
-    Only an adapter can be trained on top, so it goes together with `peft`."""
+    Only an adapter can be trained on top, so it goes together with `peft`.
+
+    rest: what the layers that are never quantised (norms, embeddings, output head) are held in. They are few and sensitive, so that
+    fp32 is usual, as in peft's `prepare_model_for_kbit_training`; bf16 saves half of a large vocabulary's memory.
+    """
 
     bits: Literal[4, 8]
+    rest: Precision = "fp32"
 
 
 class TrainingConfig(StageConfig):

@@ -59,7 +59,7 @@ def load_causal_lm(
 ) -> PreTrainedModel | Any:
     """A language model in training state, from a folder of safetensors; a `PeftModel` when `peft` names a kind that merges.
 
-    precision: dtype of the weights held (adapters are fp32 in any case).
+    precision: dtype of the weights held (adapters are fp32 in any case), or that quantised ones are multiplied in.
     dropout: False turns every dropout off, as PPO needs. seed: of a fresh adapter's weights.
     Raises ModelError for a missing folder, a folder that holds no causal model, weights that are not safetensors, or an adapter
     that is not part of the weights.
@@ -80,7 +80,7 @@ def load_causal_lm(
             "a causal language model",
             "refer to another model or stage",
         )
-    options: dict[str, Any] = {"dtype": DTYPES[precision], "config": config}
+    options: dict[str, Any] = {"dtype": DTYPES[quantization.rest if quantization else precision], "config": config}
     if quantization is not None:
         options |= {"quantization_config": _bitsandbytes(quantization, DTYPES[precision])}
     model = from_pretrained(AutoModelForCausalLM, path, **options)

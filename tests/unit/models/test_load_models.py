@@ -94,12 +94,13 @@ def test_counts_of_a_rank_2_adapter_by_hand(tiny_folder):
     assert parameter_counts(quantised) == counts
 
 
-def _train(model, steps=12, rate=1e-2):
+def _train(model, steps=12, rate=1e-2, autocast=False):
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, rate)
     losses = []
     for _ in range(steps):
-        loss = model(IDS, labels=IDS).loss
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            loss = model(IDS, labels=IDS).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -156,6 +157,57 @@ def test_gradients_of_4_bit_training_stay_right_after_an_evaluation(tiny_folder)
         if parameter.requires_grad:
             error = (parameter.grad - expected[name]).norm() / expected[name].norm()
             assert error < 1e-3, (name, error)
+
+
+def _full(part):
+    """What the 8 bits of a layer stand for: a scale for each output."""
+    return part.weight.CB.float() * (part.weight.SCB / 127).unsqueeze(1)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("rest", ["fp32", "bf16"])
+def test_norms_embeddings_and_head_are_held_as_told_beside_few_bits(tiny_folder, bits, rest):
+    few = QuantizationConfig(bits=bits, rest=rest)
+    model = load_causal_lm(tiny_folder, "bf16", PeftConfig(), few)
+    dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
+    quantised = {name for name in dtypes if name.endswith("_proj.base_layer.weight")}
+    assert len(quantised) == 14 and {dtypes[name] for name in quantised} == {torch.uint8 if bits == 4 else torch.int8}
+    assert {dtype for name, dtype in dtypes.items() if "lora_" in name} == {torch.float32}
+    others = {name: dtype for name, dtype in dtypes.items() if name not in quantised and "lora_" not in name}
+    assert {name.split(".")[-2] for name in others} == {
+        "embed_tokens", "input_layernorm", "post_attention_layernorm", "norm",
+    }  # fmt: skip
+    assert set(others.values()) == {torch.float32 if rest == "fp32" else torch.bfloat16}
+    head = model.get_output_embeddings()
+    assert type(head) is torch.nn.Linear and head.weight.dtype == next(iter(others.values()))
+    losses = _train(model, steps=30, autocast=True)
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_gradients_of_8_bit_training_are_those_of_the_weights_that_the_bits_stand_for(tiny_folder):
+    """Up to the rounding of activations to 8 bits."""
+    model = load_causal_lm(tiny_folder, peft=PeftConfig(), quantization=QuantizationConfig(bits=8), seed=0)
+    reference = load_causal_lm(tiny_folder, peft=PeftConfig(), seed=0)
+    modules = dict(reference.named_modules())
+    with torch.no_grad():
+        for name, part in model.named_modules():
+            if type(part).__name__ == "Linear8bitLt":
+                modules[name].weight.copy_(_full(part))
+        for each in (model, reference):
+            for name, parameter in each.named_parameters():
+                if "lora_B" in name:
+                    parameter.fill_(0.01)
+    model.eval()
+    with torch.no_grad():
+        model(IDS)  # an evaluation in between, as in training
+    model.train()
+    for each in (model, reference):
+        each(IDS, labels=IDS).loss.backward()
+    expected = {name: parameter.grad for name, parameter in reference.named_parameters() if parameter.grad is not None}
+    trained = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained.keys() == expected.keys()
+    for name, gradient in trained.items():
+        assert (gradient - expected[name]).norm() / expected[name].norm() < 0.05, name
 
 
 def test_saved_lora_is_the_adapted_model_merged_and_its_adapter(tiny_folder, tmp_path):
