@@ -38,11 +38,12 @@ class StageKind:
 
 # read by every stage: how rows become tokens, which seeds follow from which
 _BASE = ("alignment/data", "alignment/core/context.py")
-_TRAINING = ("alignment/evaluations.py", "alignment/random_states.py", "alignment/tuning.py")
+_TRAINING = ("alignment/anchors.py", "alignment/evaluations.py", "alignment/random_states.py", "alignment/tuning.py")
 _MODELS = ("alignment/models", *_BASE)
 _GOLD = ("alignment/gold.py", "alignment/lab/service.py", "alignment/lab/world.py")
 _GENERATION = ("alignment/generation",)
 _LAB = ("alignment/lab/data.py", "alignment/lab/service.py", "alignment/lab/skills.py", "alignment/lab/world.py")
+_TEXTS = (("prompt", "completion"), ("messages",), ("text",))
 _GROUP = StageKind(
     config="alignment.group.config:GRPOConfig",
     run="recipes.wiring:run_group",
@@ -79,11 +80,7 @@ KINDS: dict[str, StageKind] = {
         version=3,
         sources=("alignment/sft", *_TRAINING, *_MODELS),
         weight=2,
-        fields={
-            "data": (("prompt", "completion"), ("messages",), ("text",)),
-            "validation": (("prompt", "completion"), ("messages",), ("text",)),
-            "replay.data": (("prompt", "completion"), ("messages",), ("text",)),
-        },
+        fields=dict.fromkeys(("data", "validation", "replay.data", "anchor.data"), _TEXTS),
     ),
     "excerpts": StageKind(
         config="reward.config:ExcerptsConfig",
@@ -138,7 +135,7 @@ KINDS: dict[str, StageKind] = {
         version=1,
         sources=("alignment/preference", *_TRAINING, *_MODELS),
         weight=2,
-        fields=dict.fromkeys(("data", "validation"), (("prompt", "chosen", "rejected"),)),
+        fields={**dict.fromkeys(("data", "validation"), (("prompt", "chosen", "rejected"),)), "anchor.data": _TEXTS},
     ),
     "kto": StageKind(
         config="alignment.preference.config:KTOConfig",
@@ -147,9 +144,12 @@ KINDS: dict[str, StageKind] = {
         version=1,
         sources=("alignment/preference", *_TRAINING, *_MODELS),
         weight=2,
-        fields=dict.fromkeys(
-            ("data", "validation"), (("prompt", "completion", "label"), ("prompt", "chosen", "rejected"))
-        ),
+        fields={
+            **dict.fromkeys(
+                ("data", "validation"), (("prompt", "completion", "label"), ("prompt", "chosen", "rejected"))
+            ),
+            "anchor.data": _TEXTS,
+        },
     ),
     "grpo": _GROUP,
     "rloo": replace(_GROUP, config="alignment.group.config:RLOOConfig"),

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from alignment.core.config import Config, DuringTraining, ModelRef, Precision, StageConfig
+from alignment.core.config import Config, DataRef, DuringTraining, ModelRef, Precision, StageConfig
 
 # what may be said about each method; all else would be idle
 _OPTIONS = {
@@ -140,4 +140,42 @@ class TuningConfig(TrainingConfig):
             )
         if self.freeze is not None and self.peft is not None:
             raise ValueError("freeze: beside an adapter all weights are frozen anyway; remove one of the two")
+        return self
+
+
+class AnchorConfig(Config):
+    """A penalty that holds the model near where it began (alignment/anchors.py has the formulas), added to the loss times `coefficient`.
+
+    l2: on the distance of the weights. ewc: the same, each weight counting as much as it matters for `data`, rows of old data (some
+    hundred do) that are read once before the training. kl: on the divergence of what the model says on the rows that it learns.
+    The first two cost no time and hold one or two copies of the weights more; kl adds a forward pass of the model as it began.
+
+    Coefficients: kl 0.1 to 1. The others depend on the model's size; ewc's unit is nats a token of old data, so that some
+    hundred to some hundred thousand is usual; l2 begins to matter at about 0.01. Draw the frontier.
+    """
+
+    method: Literal["l2", "ewc", "kl"]
+    coefficient: float = Field(gt=0)
+    data: DataRef | None = None
+
+    @model_validator(mode="after")
+    def _data_are_for_ewc(self) -> AnchorConfig:
+        if self.method == "ewc" and self.data is None:
+            raise ValueError("data: ewc has to know which old rows matter; give some hundred")
+        if self.method != "ewc" and self.data is not None:
+            raise ValueError(f"data: {self.method} reads no old rows; remove it")
+        return self
+
+
+class AnchoredConfig(TuningConfig):
+    """A stage that can be held near where it began."""
+
+    anchor: AnchorConfig | None = Field(None, exclude_if=not_)
+
+    @model_validator(mode="after")
+    def _something_can_be_held(self) -> AnchoredConfig:
+        if self.anchor is not None and self.anchor.method != "kl" and self.peft is not None:
+            raise ValueError(
+                f"anchor: under an adapter the weights stay where they are, so {self.anchor.method} holds nothing; use kl, or drop peft"
+            )
         return self

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from alignment.core.config import DataRef, ModelRef
-from alignment.models.config import TuningConfig
+from alignment.models.config import AnchoredConfig
 
 DpoLoss = Literal[
     "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired", "apo_zero", "apo_down",
@@ -15,7 +15,7 @@ DpoLoss = Literal[
 ]  # fmt: skip
 
 
-class PreferenceTraining(TuningConfig):
+class PreferenceTraining(AnchoredConfig):
     """model: where the policy starts. reference: what it is held against; None = the model as it began. beta: how strongly it is
     held (the larger, the closer). How long is said by exactly one of steps and epochs."""
 
@@ -32,6 +32,10 @@ class PreferenceTraining(TuningConfig):
     def _consistent(self) -> PreferenceTraining:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give exactly one of steps, epochs")
+        if self.anchor is not None and self.anchor.method == "kl":
+            raise ValueError(
+                "anchor: the loss itself holds the policy to its reference, by beta; raise beta, or use l2 or ewc"
+            )
         if self.validation == self.data:
             raise ValueError("validation equals data: hold out rows of their own, for example another split")
         return self

@@ -13,6 +13,7 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.kto_config import KTOConfig as TrlKTOConfig
 from trl.trainer.kto_trainer import KTOTrainer
 
+from alignment.anchors import Anchored, weight_anchor
 from alignment.core.artifact import Artifact
 from alignment.core.context import Context
 from alignment.data.rows import Row, load_rows
@@ -67,6 +68,7 @@ def _run(
         processing_class=tokenizer,
         callbacks=[report],
     )
+    trainer.anchor = weight_anchor(config, model, tokenizer, limit, inputs, context)
     tuned = carry_out(trainer, config, context, tokenizer, checkpoint)
     measured = trainer.evaluate() if "validation" in tables and tuned.trained else {}
     best = tuned.finish()
@@ -75,6 +77,7 @@ def _run(
         "steps": tuned.steps,
         "train_tokens": round(report.tokens),
         "train_loss": report.losses["train_loss"],
+        **trainer.held(),
         **{
             f"validation_{name}": measured[f"eval_{name}"]
             for name in ("loss", "rewards/accuracies")
@@ -94,7 +97,7 @@ def _reference(config: PreferenceTraining, inputs: Mapping[str, Artifact]) -> An
     return None if adapter_is_apart else load_to_read(inputs["model"].path)
 
 
-class _OwnRows:
+class _OwnRows(Anchored):
     """A trl trainer that takes rows as they come, in an order that a resumed run repeats, and counts the tokens."""
 
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from alignment.core.config import Config, ModelRef
 from alignment.data.mixture import MixedRef
-from alignment.models.config import TuningConfig
+from alignment.models.config import AnchoredConfig
 
 
 class EarlyStopping(Config):
@@ -45,7 +45,7 @@ class Order(Config):
         return self
 
 
-class SFTConfig(TuningConfig):
+class SFTConfig(AnchoredConfig):
     """Rows hold `prompt` and `completion` (loss on the answer), `messages` (loss on the assistant's turns) or `text`
     (loss on everything); an EOS is trained too unless the row says `finished: false`. They may be mixed from several data sets
     (alignment/data/mixture.py). How long is said by exactly one of steps, epochs and match_tokens."""

@@ -12,6 +12,7 @@ from transformers import EarlyStoppingCallback
 from trl.trainer.sft_config import SFTConfig as TrlSFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
+from alignment.anchors import Anchored, KlAnchor, kl_anchor, weight_anchor
 from alignment.core.artifact import Artifact
 from alignment.core.context import Context
 from alignment.models.load import context_length, load_tokenizer, parameter_counts
@@ -45,6 +46,8 @@ def run(config: SFTConfig, inputs: Mapping[str, Artifact], context: Context) -> 
     report = report_callback(context, checkpoint)
     trainer = _trainer(config, context, model, tokenizer, train, validation, length, report)
     trainer.sampler = _sampler(config, rows, trainer)
+    trainer.anchor = weight_anchor(config, model, tokenizer, limit, inputs, context)
+    trainer.kl_anchor = kl_anchor(config, model, inputs["model"].path)
     tuned = carry_out(trainer, config, context, tokenizer, checkpoint)
     losses = {"train_loss": report.losses["train_loss"]}
     if validation is not None and tuned.trained:
@@ -56,24 +59,33 @@ def run(config: SFTConfig, inputs: Mapping[str, Artifact], context: Context) -> 
         "rows": len(train),
         **({"mixture": rows.parts} if rows.parts else {}),
         **losses,
+        **trainer.held(),
         "seconds": round(time.time() - started, 2),
         **parameter_counts(trainer.model),  # type: ignore[arg-type]
         **best,
     }
 
 
-class _Trainer(SFTTrainer):
-    """SFTTrainer that counts the tokens it trains on and takes rows in an order that a resumed run repeats."""
+class _Trainer(Anchored, SFTTrainer):
+    """SFTTrainer that counts the tokens it trains on, takes rows in an order that a resumed run repeats, and can be anchored."""
 
     report: ReportCallback
     sampler: Sampler[int] | None
+    kl_anchor: KlAnchor | None = None
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         if model.training:  # num_items_in_batch spans all ranks and all passes of this optimiser step
             self.report.tokens += float(num_items_in_batch) / self.current_gradient_accumulation_steps
-        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if model.training and self.kl_anchor is not None:
+            loss = loss + self.kl_anchor.loss(inputs, num_items_in_batch, self.accelerator.autocast())
+        return loss
+
+    def held(self) -> dict[str, float]:
+        """How far the anchor has let the model go."""
+        return super().held() | ({"anchor_kl": self.kl_anchor.divergence} if self.kl_anchor else {})
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return self.sampler or super()._get_train_sampler(train_dataset)
