@@ -51,6 +51,14 @@ class DataRef(Config):
     columns: dict[str, str] = Field(
         {}, exclude_if=not_, description="our names of columns and theirs: {prompt: question, completion: answer}"
     )
+    values: dict[str, Annotated[list[str], Field(min_length=1)]] = Field(
+        {}, exclude_if=not_, description="what a column's numbers stand for, from 0 on: {label: [negative, positive]}"
+    )
+    template: dict[str, str] = Field(
+        {},
+        exclude_if=not_,
+        description="rows written anew, with columns in braces: {prompt: 'Review: {text}', completion: ' {label}'}",
+    )
     on_error: Literal["stop", "skip"] = Field(
         "stop", exclude_if=lambda value: value == "stop", description="at bad rows; skip = leave them out, and say so"
     )

@@ -7,7 +7,7 @@ Own rows hold `prompt` and `completion`, `messages`, `text`, `prompt` with `chos
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -20,6 +20,7 @@ _ROLES = {
     "human": "user", "user": "user", "prompter": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant",
     "model": "assistant", "assistant": "assistant", "system": "system", "tool": "tool",
 }  # fmt: skip
+_COLUMN = re.compile(r"\{([^{}]+)\}")
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 _ALPACA = (
     "Below is an instruction that describes a task{more}. Write a response that appropriately completes the request.\n\n"
@@ -56,6 +57,28 @@ def renamed(row: Row, columns: Mapping[str, str]) -> Row:
     return {name: row[theirs] for name, theirs in columns.items()} | {
         name: value for name, value in row.items() if name not in taken and name not in columns
     }
+
+
+def named(row: Row, values: Mapping[str, Sequence[str]]) -> Row:
+    """values: {column: what its numbers stand for, from 0 on}. Raises ValueError for a number that stands for nothing."""
+    found = dict(row)
+    for column, names in values.items():
+        number = str(row.get(column)).strip()
+        if not number.isdecimal() or int(number) >= len(names):
+            raise ValueError(f"{column} is {row.get(column)!r}, not a number from 0 to {len(names) - 1}")
+        found[column] = names[int(number)]
+    return found
+
+
+def written(row: Row, template: Mapping[str, str]) -> Row:
+    """template: {column: text with the row's columns in braces}; no other column stays. Raises ValueError if one is not there."""
+
+    def said(match: re.Match[str]) -> str:
+        if not isinstance(value := row.get(match[1]), str | int | float):
+            raise ValueError(f"no text in column {match[1]!r} (it has: {', '.join(map(str, row)) or 'nothing'})")
+        return str(value)
+
+    return {name: _COLUMN.sub(said, text) for name, text in template.items()}
 
 
 def _same(row: Row) -> list[Row]:

@@ -13,7 +13,7 @@ from typing import Any
 from alignment.core.artifact import Artifact
 from alignment.core.config import DataRef
 from alignment.core.errors import DataError
-from alignment.data.formats import FORMATS, NAMES, Format, detect, renamed
+from alignment.data.formats import FORMATS, NAMES, Format, detect, named, renamed, written
 from alignment.data.reading import has_lines, raise_bad, read_file, resolve_paths, told
 
 Row = dict[str, Any]
@@ -82,10 +82,10 @@ class Reading:
         self.bad.append(f"{self._file}{self._unit} {number}: {problem}")
 
     def _converted(self) -> Iterator[Numbered]:
-        columns, shape = self._ref.columns, None
+        shape = None
         for index, (number, row) in enumerate(self._raw()):
             try:
-                own = renamed(row, columns) if columns else row
+                own = self._told(row)
             except ValueError as error:
                 shape = shape or self._shape(row)
                 self._tell(number, str(error))
@@ -104,14 +104,20 @@ class Reading:
             else:
                 self._tell(number, f"no number in {self._column!r}")
 
+    def _told(self, row: Row) -> Row:
+        """The row under our names, its numbers named, written anew where the reference has a template. Raises ValueError."""
+        own = renamed(row, self._ref.columns) if self._ref.columns else row
+        own = named(own, self._ref.values) if self._ref.values else own
+        return written(own, self._ref.template) if self._ref.template else own
+
     def _shape(self, first: Row) -> Format | None:
         """The format that the reference names, else the one that the first row fits. Raises DataError for a name that there is not."""
-        shape, named = detect(first), self._ref.format
-        if named is not None:
-            shapes = [shape for shape in FORMATS if shape.name == named]
+        shape, asked = detect(first), self._ref.format
+        if asked is not None:
+            shapes = [shape for shape in FORMATS if shape.name == asked]
             if not shapes:
                 where, expected = f"{self._where}.format", f"one of {', '.join(NAMES)}"
-                raise DataError(where, f"no format {named!r}", expected, "name one")
+                raise DataError(where, f"no format {asked!r}", expected, "name one")
             shape = next((shape for shape in shapes if shape.fits(first)), shapes[0])
         self.format = shape.name if shape is not None else ""
         return shape
@@ -169,6 +175,8 @@ def _wrong(row: Row, field: str) -> str:
     if field not in row:
         return f"no field {field!r} (it has: {_named(row)})"
     value = row[field]
+    if field == "label" and isinstance(value, int):
+        return ""  # True and False, or the number of a class
     if not isinstance(value, str | list) or not value:
         return f"field {field!r} is {'empty' if not value else type(value).__name__}"
     if isinstance(value, list) and not all(_is_message(message) for message in value):

@@ -222,3 +222,26 @@ def test_whatever_a_file_holds_there_is_a_message_and_no_traceback(tmp_path_fact
 
 def test_every_format_has_a_name_of_its_own_words():
     assert {"alpaca", "sharegpt", "transcripts", "two answers"} <= set(NAMES)
+
+
+def test_labelled_rows_become_instructions_by_a_template(tmp_path):
+    rows = [{"sentence": "fine film", "label": 1}, {"sentence": "no {plot}", "label": "0"}]
+    write_rows(rows, tmp_path / "rows.jsonl")
+    named = {"path": str(tmp_path / "rows.jsonl"), "values": {"label": ["bad", "good"]}}
+    template = {"prompt": "Review: {sentence}\nSentiment:", "completion": " {label}"}
+    assert load_rows(DataRef(**named, template=template)) == [
+        {"prompt": "Review: fine film\nSentiment:", "completion": " good"},
+        {"prompt": "Review: no {plot}\nSentiment:", "completion": " bad"},
+    ]
+    assert load_rows(DataRef(**named, columns={"text": "sentence"}))[0] == {"text": "fine film", "label": "good"}
+    with pytest.raises(DataError, match="line 1: no text in column 'review'"):
+        load_rows(DataRef(**named, template={"text": "{review}"}))
+    write_rows([{"sentence": "a", "label": 2}], tmp_path / "rows.jsonl")
+    with pytest.raises(DataError, match="line 1: label is 2, not a number from 0 to 1"):
+        load_rows(DataRef(**named))
+
+
+def test_a_label_may_be_a_number_or_a_truth_value(tmp_path):
+    rows = [{"text": "a", "label": label} for label in (False, 0, "no")]
+    write_rows(rows, tmp_path / "rows.jsonl")
+    assert load_rows(DataRef(path=str(tmp_path / "rows.jsonl")), fields=("text", "label")) == rows
