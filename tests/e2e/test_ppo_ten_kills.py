@@ -13,7 +13,7 @@ from alignment.core.context import Context
 from alignment.ppo import stage
 from alignment.ppo.config import PPOConfig
 
-KILLS, STEPS = 10, 60
+KILLS, STEPS = 10, 90
 LORA = {"peft": {"r": 8, "alpha": 16}}
 ARRANGEMENTS = {
     "separate": {"critic": {"learning_rate": 3e-3}},
@@ -64,13 +64,14 @@ def test_ten_kills_at_random_instants_leave_the_digest_of_an_untouched_run(input
     seconds = time.monotonic() - started
     assert untouched.exitcode == 0
     step_seconds = metrics_of(tmp_path / "untouched")[-1]["time/step"]
+    loading = seconds - STEPS * step_seconds
 
     killed, instants, resumed_from = tmp_path / "killed", random.Random(arrangement), set()
     for number in range(KILLS):
         before = steps_done(killed)
         process = start(config, inputs, killed)
         if number % 3 == 0:  # anywhere, most likely while models load or the engine starts
-            process.join(instants.uniform(0, seconds / 2))
+            process.join(instants.uniform(0, loading))
         else:  # within a few steps of the first new one
             while process.exitcode is None and steps_done(killed) == before:
                 time.sleep(0.005)
