@@ -24,10 +24,10 @@ from torch.utils.checkpoint import checkpoint
 
 from alignment.core.artifact import Artifact
 from alignment.core.context import Context
-from alignment.core.errors import DataError, ModelError
-from alignment.data.rows import load_rows
+from alignment.core.errors import ModelError
+from alignment.data.stream import LEARNABLE, Reading
 from alignment.models.config import AnchorConfig, AnchoredConfig
-from alignment.models.encoding import Encoded, encode_row, fit, listed
+from alignment.models.encoding import Encoded, encode_row, fit
 from alignment.models.heads import head_is_plain
 from alignment.models.load import load_to_read
 
@@ -75,7 +75,8 @@ class KlAnchor:
         self.divergence = 0.0  # nats a token, of the last batch
         lm = model.get_base_model() if start is None else model
         training = model.training
-        plain = head_is_plain(model.eval() if start is not None else lm)
+        model.eval()
+        plain = head_is_plain(lm)
         model.train(training)
         if not plain:
             raise ModelError(
@@ -200,14 +201,5 @@ def kl_anchor(config: AnchoredConfig, model: Any, path: Path) -> KlAnchor | None
 def _old_rows(anchor: AnchorConfig, tokenizer: Any, limit: int, inputs: Mapping[str, Artifact]) -> list[Encoded]:
     where = "anchor.data"
     assert anchor.data is not None
-    rows = load_rows(anchor.data, inputs.get(where), where=where)
-    formats = ({"prompt", "completion"}, {"messages"}, {"text"})
-    bad = [number for number, row in enumerate(rows, 1) if not any(fields <= row.keys() for fields in formats)]
-    if bad:
-        raise DataError(
-            where,
-            f"{listed(bad)}: not in a format to learn from",
-            "prompt and completion, messages, or text",
-            "mend them",
-        )
+    rows = Reading(anchor.data, inputs.get(where), where).usable(LEARNABLE)
     return fit([encode_row(tokenizer, row) for row in rows], limit, "truncate", where)

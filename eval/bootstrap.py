@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from eval.statistics import Clusters, Estimate, Parts, cluster_table, mean_squares
+from eval.statistics import Clusters, Estimate, Parts, cluster_table, mean_squares, unbounded
 
 _BLOCK = 1 << 18  # counts held at once, 2 MiB: as many as stay in the cache
 
@@ -82,6 +82,8 @@ def ratio_change(
     value = float(change.mean(0).sum() / weights.sum())
     squares = mean_squares(cluster_table(value + (change - value * weights) / weights.mean(), clusters))
     parts = Parts(squares.seeds, (squares,))
+    if parts.of_one:
+        return unbounded(value, parts, "bootstrap")
     draws = resampled_ratios(change[:, None], weights, seed_draws(len(change), replicates, rng), rng, clusters)[:, 0]
     low95, low90, high90, high95 = (float(q) for q in np.quantile(draws, [0.025, 0.05, 0.95, 0.975]))
     below, above = (int((draws <= 0).sum()), int((draws >= 0).sum()))

@@ -60,12 +60,12 @@ class Plane:
         """A function of both axes, with its crossed interval over seeds and items."""
         gain, kept = self.axes()
         slopes = (_gradient(lambda x: number(x, kept), gain), _gradient(lambda y: number(gain, y), kept))
-        count = len(self.target) + len(self.retained)
-        tables, clusters = [], []
-        for tasks, slope in zip((self.target, self.retained), slopes, strict=True):
-            for task in tasks:
-                tables.append(count * task.items_of(slope / len(tasks)))  # `group` takes the mean over tasks
-                clusters.append(None if task.clusters is None else np.asarray(task.clusters))
+        axes = zip((self.target, self.retained), slopes, strict=True)
+        counting = [(task, slope / len(tasks)) for tasks, slope in axes for task in tasks if slope.any()]
+        if not counting:  # nothing that was measured moves the number
+            counting = [(task, np.zeros_like(gain)) for task in self.target]
+        tables = [len(counting) * task.items_of(slope) for task, slope in counting]  # `group` takes the mean over tasks
+        clusters = [None if task.clusters is None else np.asarray(task.clusters) for task, _ in counting]
         linear = group(tables, clusters)
         return t_estimate(number(gain, kept), linear.parts, linear.method)
 

@@ -54,6 +54,11 @@ class Parts:
         return self.tasks[0].n_seeds
 
     @property
+    def of_one(self) -> bool:
+        """Whether some task has one item, or one cluster of items."""
+        return any(task.n_items == 1 for task in self.tasks)
+
+    @property
     def items(self) -> float:
         return sum(task.items for task in self.tasks) / len(self.tasks) ** 2
 
@@ -192,12 +197,17 @@ def group(tables: Sequence[np.ndarray], clusters: Sequence[np.ndarray | None] | 
     return t_estimate(float(seed_means.mean()), parts, method)
 
 
+def unbounded(mean: float, parts: Parts, method: Method) -> Estimate:
+    """A number of which nothing is known but itself."""
+    everything = (-math.inf, math.inf)
+    return Estimate(mean, math.inf, 1.0, everything, everything, 1.0, method, parts)
+
+
 def t_estimate(mean: float, parts: Parts, method: Method) -> Estimate:
     """A number with the intervals and the p that its variance parts give it; without bounds where there is one item, or one
     cluster of items: nothing tells how much another would differ."""
-    if any(task.n_items == 1 for task in parts.tasks):
-        everything = (-math.inf, math.inf)
-        return Estimate(mean, math.inf, 1.0, everything, everything, 1.0, method, parts)
+    if parts.of_one:
+        return unbounded(mean, parts, method)
     se, df = math.sqrt(parts.variance()), parts.degrees()
     if se < 1e-12:
         level = 1.0 if abs(mean) < 1e-12 else 0.0
@@ -220,12 +230,12 @@ def widen_if_unchanged(estimate: Estimate) -> Estimate:
     Counted are the independent items, or clusters. A mean over tasks counts the smallest task's for each: with tasks of
     one size that is all of them, and never too many, because the changes that were missed may all sit there.
     """
-    if estimate.se > 0 or abs(estimate.value) > 1e-12:
+    if estimate.parts.variance() > 1e-24 or abs(estimate.value) > 1e-12:
         return estimate
     tasks = estimate.parts.tasks
     n_items = len(tasks) * min(task.n_items for task in tasks)
     bound95, bound90 = no_change_bound(n_items, 0.95), no_change_bound(n_items, 0.90)
-    return replace(estimate, ci95=(-bound95, bound95), ci90=(-bound90, bound90), unchanged=n_items)
+    return replace(estimate, se=0.0, ci95=(-bound95, bound95), ci90=(-bound90, bound90), unchanged=n_items)
 
 
 def adjust(p_values: Sequence[float], method: Literal["holm", "fdr_bh"]) -> list[float]:

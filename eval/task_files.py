@@ -255,7 +255,7 @@ def _listed(config: Mapping[str, Any]) -> list[Any]:
 
 def made_of(path: Path, where: str) -> tuple[dict[str, Any], list[Path]]:
     """A task file with what it includes, and the files that this stands in, itself the last. Raises RecipeError if one is not YAML."""
-    files = _files(path.resolve(), where)
+    files = _files(path, where)
     merged: dict[str, Any] = {}
     for _, config in files:
         merged |= config
@@ -272,17 +272,19 @@ def _files(path: Path, where: str, seen: frozenset[Path] = frozenset()) -> list[
     class Loader(yaml.SafeLoader):
         pass
 
-    Loader.add_multi_constructor("!function", lambda loader, _, node: f"{FUNCTION}{path.parent / str(node.value)}")
+    Loader.add_multi_constructor(
+        "!function", lambda loader, _, node: f"{FUNCTION}{path.resolve().parent / str(node.value)}"
+    )
     try:
         config = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         what = f"{path} is not YAML: {str(error).splitlines()[0]}"
         raise RecipeError(where, what, "an lm-eval task file", "mend the file") from None
-    if not isinstance(config, dict) or path in seen:
-        what = f"{path} {'includes itself' if path in seen else 'is no mapping'}"
+    if not isinstance(config, dict) or path.resolve() in seen:
+        what = f"{path} {'includes itself' if path.resolve() in seen else 'is no mapping'}"
         raise RecipeError(where, what, "an lm-eval task file", "mend the file")
     includes = config.pop("include", [])
     found = []
     for name in includes if isinstance(includes, list) else [includes]:
-        found += _files(existing_path(str(path.parent / name), where).resolve(), where, seen | {path})
+        found += _files(existing_path(str(path.parent / name), where), where, seen | {path.resolve()})
     return [*found, (path, config)]

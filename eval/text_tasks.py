@@ -33,8 +33,11 @@ def text_task(name: str, task: TextTask, artifact: Artifact | None) -> Configura
     """The lm-eval task of a `tasks:` block. Raises DataError for rows that do not fit it, RecipeError for the block itself."""
     where = f"evaluation.tasks.{name}"
     if task.metric == "bits_per_byte":
-        rows = list(Reading(task.data, artifact, f"{where}.data").usable([("prompt", "completion"), ("text",)]))
-        if "completion" in rows[0]:
+        rows = list(Reading(task.data, artifact, f"{where}.data").usable([("text",), ("prompt", "completion")]))
+        if task.cluster is not None and "text" in rows[0]:
+            what = "cluster is for answers: what texts share is read off them"
+            raise RecipeError(f"{where}.cluster", what, "none for a task of texts", "remove it")
+        if "text" not in rows[0]:
             return _answers(name, task, rows[: task.limit], f"{where}.data")
         return ConfigurableTask(config=_texts(name, documents([row["text"] for row in rows])[: task.limit]))
     if task.gold not in NAMES:
@@ -122,9 +125,14 @@ def _answers(name: str, task: TextTask, rows: Sequence[Row], where: str) -> Conf
     lm-eval scores it."""
     chat = _are_chats(rows, where)
     docs = []
-    for row in rows:
+    for number, row in enumerate(rows, 1):
         answer = row["completion"]
         said = answer if isinstance(answer, str) else "".join(message["content"] for message in answer)
+        if not said:
+            raise DataError(where, f"row {number} has an empty answer", "something to measure", "leave such rows out")
+        if task.cluster is not None and task.cluster not in row:
+            what = f"row {number} has no column {task.cluster!r}, by which the task is clustered"
+            raise DataError(where, what, f"one of {', '.join(row)}", "correct `cluster`")
         prompt = row["prompt"] if chat else row["prompt"].rstrip()
         space = "" if chat else row["prompt"][len(prompt) :]
         docs.append(

@@ -83,6 +83,8 @@ def power(parts: Parts, difference: float) -> float:
     One seed: exactly, by the noncentral t. Several: the seeds' mean square, which few seeds leave vague, runs through
     its chi-square distribution; those of the many items count as known.
     """
+    if parts.of_one:
+        return 0.0
     if parts.n_seeds == 1 or parts.seeds == 0:
         [(se, df)] = parts.rulers()
         return float(1 - nctdtr(df, difference / se, stdtrit(df, 1 - SIGNIFICANT / 2)))

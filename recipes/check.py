@@ -40,7 +40,7 @@ def check_recipe(recipe: Recipe) -> list[CheckedData]:
 def _ordering_column(config: StageConfig, role: str) -> str | None:
     """The column that the rows to train on have to hold for a curriculum."""
     order: Order | None = getattr(config, "order", None)
-    return order.column if order is not None and not role.startswith("validation") else None
+    return order.column if order is not None and role.startswith(("data", "replay.data")) else None
 
 
 def _check_divergence(block: Evaluation) -> list[CheckedData]:

@@ -13,7 +13,7 @@ from eval.task_config import LocalTask, PairsTask, Variant, split_variant
 from eval.task_files import TaskFile, find, require_usable
 from recipes.check_rows import CheckedData, check_rows, checked
 
-_TASK_ROWS = {"bits_per_byte": (("prompt", "completion"), ("text",)), "gold": (("prompt",),)}
+_TASK_ROWS = {"bits_per_byte": (("text",), ("prompt", "completion")), "gold": (("prompt",),)}
 
 
 def check_tasks(block: Evaluation, comparison: Comparison) -> list[CheckedData]:

@@ -109,8 +109,7 @@ def _json_lines(file: BinaryIO, tell: Tell) -> Iterator[Numbered]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-            _require_unicode(row, line)
+            row = _parsed(line, "utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
             tell(f"line {number}: not UTF-8 at byte {error.start}")
         except json.JSONDecodeError as error:
@@ -126,8 +125,7 @@ def _json_lines(file: BinaryIO, tell: Tell) -> Iterator[Numbered]:
 
 def _json_array(file: BinaryIO, path: Path, where: str, tell: Tell) -> Iterator[Numbered]:
     try:
-        data = file.read()
-        rows = json.loads(data.decode("utf-8-sig"))
+        rows = _parsed(file.read(), "utf-8-sig")
     except json.JSONDecodeError as error:
         what = f"{path}, line {error.lineno}: {error.msg}"
         raise DataError(where, what, "a JSON array of objects", "mend the file") from None
@@ -139,24 +137,21 @@ def _json_array(file: BinaryIO, path: Path, where: str, tell: Tell) -> Iterator[
         what = f"{path} holds a {type(rows).__name__}"
         raise DataError(where, what, "a JSON array of objects", "use .jsonl for one object a line")
     for number, row in enumerate(rows, 1):
-        try:
-            _require_unicode(row, data)
-        except ValueError as error:
-            tell(f"row {number}: {error}")
-            continue
         if isinstance(row, dict):
             yield number, row
         else:
             tell(f"row {number}: a {type(row).__name__}, not an object")
 
 
-def _require_unicode(row: Any, source: bytes) -> None:
-    """JSON can name half of a surrogate pair, which is no character. Raises ValueError."""
-    if b"\\ud" in source.lower():
+def _parsed(data: bytes, encoding: str) -> Any:
+    """JSON. It can name half of a surrogate pair, which is no character: then raises ValueError."""
+    value = json.loads(data.decode(encoding))
+    if b"\\ud" in data.lower():
         try:
-            json.dumps(row, ensure_ascii=False).encode()
+            json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
             raise ValueError("half of a surrogate pair, which is no character") from None
+    return value
 
 
 def has_lines(path: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
+import math
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +18,7 @@ from alignment.data.reading import has_lines, raise_bad, read_file, resolve_path
 
 Row = dict[str, Any]
 Numbered = tuple[int, Row]
+LEARNABLE = (("prompt", "completion"), ("messages",), ("text",))  # rows that a language model can be taught
 SPLITS = ("train", "validation", "test")
 _logger = logging.getLogger(__name__)
 
@@ -82,16 +83,15 @@ class Reading:
         self.bad.append(f"{self._file}{self._unit} {number}: {problem}")
 
     def _converted(self) -> Iterator[Numbered]:
-        shape = None
-        for index, (number, row) in enumerate(self._raw()):
+        shape, known = None, False
+        for number, row in self._raw():
             try:
-                own = self._told(row)
+                own, order = self._told(row)
             except ValueError as error:
-                shape = shape or self._shape(row)
                 self._tell(number, str(error))
                 continue
-            if index == 0:
-                shape = self._shape(own)
+            if not known:
+                shape, known = self._shape(own), True
             try:
                 made = shape.convert(own) if shape is not None else [own]
             except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -99,16 +99,18 @@ class Reading:
                 continue
             if self._column is None:
                 yield from ((number, each) for each in made)
-            elif _is_number(own.get(self._column)):
-                yield from ((number, each | {self._column: own[self._column]}) for each in made)
+            elif (place := _number(order)) is not None:
+                yield from ((number, each | {self._column: place}) for each in made)
             else:
                 self._tell(number, f"no number in {self._column!r}")
 
-    def _told(self, row: Row) -> Row:
-        """The row under our names, its numbers named, written anew where the reference has a template. Raises ValueError."""
+    def _told(self, row: Row) -> tuple[Row, Any]:
+        """The row under our names, its numbers named, written anew where the reference has a template; and what it holds in `column`.
+        Raises ValueError."""
         own = renamed(row, self._ref.columns) if self._ref.columns else row
+        place = own.get(self._column or "")
         own = named(own, self._ref.values) if self._ref.values else own
-        return written(own, self._ref.template) if self._ref.template else own
+        return (written(own, self._ref.template) if self._ref.template else own), place
 
     def _shape(self, first: Row) -> Format | None:
         """The format that the reference names, else the one that the first row fits. Raises DataError for a name that there is not."""
@@ -184,8 +186,13 @@ def _wrong(row: Row, field: str) -> str:
     return ""
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+def _number(value: object) -> float | None:
+    """As a file may hold it: a CSV file knows text only."""
+    try:
+        number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else math.nan
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _is_message(value: object) -> bool:

@@ -43,12 +43,16 @@ def add_bottlenecks(model: PreTrainedModel, config: PeftConfig) -> None:
     """
     names = _OUTPUTS if config.target_modules == "all-linear" else tuple(config.target_modules)
     linear = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear | Conv1D)}
-    chosen = [name for name in linear if name.split(".")[-1] in names or name in names]
-    if not chosen:
+    head = model.get_output_embeddings()
+    linear = {name: layer for name, layer in linear.items() if layer is not head}
+    met = {name: [layer for layer in linear if name in (layer, layer.split(".")[-1])] for name in names}
+    chosen = [name for name in linear if any(name in layers for layers in met.values())]
+    missing = [name for name, layers in met.items() if not layers] if config.target_modules != "all-linear" else []
+    if not chosen or missing:
         known = sorted({name.split(".")[-1] for name in linear})
         raise ModelError(
             str(model.name_or_path),
-            f"no layer is called {', '.join(names)}",
+            f"no layer is called {', '.join(missing or names)}",
             f"some of {', '.join(known)}: the last ones of attention and feed-forward",
             "name them in peft.target_modules",
         )

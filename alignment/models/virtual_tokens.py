@@ -109,6 +109,15 @@ def virtual_tokens(model: Any) -> VirtualTokens | None:
 
 
 def _attach(model: PreTrainedModel, tokens: VirtualTokens) -> None:
+    """Raises ModelError where layers see a window only: padding on the left would push the virtual tokens out of it."""
+    config = model.config.get_text_config()
+    if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
+        what = (
+            f"its layers see {config.sliding_window} tokens at a time, from which padding would push the virtual ones"
+        )
+        raise ModelError(
+            str(model.name_or_path), what, "layers that see the whole text", "use another peft.method, such as lora"
+        )
     trunk: Any = model.get_decoder()
     trunk.add_module(NAME, tokens.to(model.device))
     trunk.register_forward_pre_hook(_begin, with_kwargs=True)

@@ -19,12 +19,11 @@ from alignment.core.config import DataRef
 from alignment.core.context import Context, derive_seed
 from alignment.data.mixture import MixedRef, counts
 from alignment.data.order import Endless
-from alignment.data.stream import Reading
+from alignment.data.stream import LEARNABLE, Reading
 from alignment.models.encoding import Encoded, encode_row, fitting
 from alignment.sft.config import SFTConfig
 
 IGNORED = -100
-FIELDS = (("prompt", "completion"), ("messages",), ("text",))
 _SCHEMA = pa.schema({"input_ids": pa.list_(pa.int32()), "labels": pa.list_(pa.int32()), "column": pa.float64()})
 _BATCH = 1000  # rows in memory while a file is written
 
@@ -114,7 +113,7 @@ class Reader:
         """Rows as token ids, each with its number in the column that `order` goes by."""
         order = self.config.order if not name.startswith("validation") else None
         column = order.column if order is not None else None
-        rows = Reading(ref, self.inputs.get(name), name, column).usable(FIELDS)
+        rows = Reading(ref, self.inputs.get(name), name, column).usable(LEARNABLE)
         numbers: list[float] = []
 
         def encoded() -> Iterator[Encoded]:

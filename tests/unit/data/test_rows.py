@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from alignment.core.config import DataRef
 from alignment.core.errors import DataError
 from alignment.data.rows import load_rows, prompt_text, write_rows
-from alignment.data.stream import SPLITS, split_of
+from alignment.data.stream import SPLITS, Reading, split_of
 
 ROWS = [{"prompt": f"p{i}", "completion": f"c{i}"} for i in range(40)]
 
@@ -85,3 +85,34 @@ def test_what_a_gold_scorer_reads_of_a_prompt():
     assert prompt_text("Once upon") == "Once upon"
     chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
     assert prompt_text(chat) == "c"
+
+
+def test_a_bad_first_row_does_not_spoil_the_others(tmp_path):
+    """The format is told by the first row that can be told at all."""
+    path = tmp_path / "rows.jsonl"
+    write_rows([{"review": f"r{label}", "label": label} for label in (9, 0, 1)], path)
+    ref = DataRef(
+        path=str(path),
+        values={"label": ["bad", "good"]},
+        template={"prompt": "{review}", "completion": " {label}"},
+        on_error="skip",
+    )
+    rows = load_rows(ref, fields=("prompt", "completion"))
+    assert [row["completion"] for row in rows] == [" bad", " good"]
+
+
+def test_a_csv_file_and_a_template_can_be_ordered_by_a_column(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("question,answer,hard\nq1,a1,2.5\nq2,a2,none\nq3,a3,1\n")
+    ref = DataRef(path=str(path), template={"prompt": "{question}", "completion": " {answer}"})
+    reading = Reading(ref, None, "data", "hard")
+    assert [row["hard"] for _, row in reading] == [2.5, 1.0]
+    assert reading.bad == ["line 3: no number in 'hard'"]
+
+
+def test_a_json_array_is_read_in_time_that_grows_with_its_size_alone(tmp_path):
+    """Half of a surrogate pair is looked for once, not once a row."""
+    path = tmp_path / "rows.json"
+    rows = [{"prompt": f"p{number}", "completion": "c" * 500} for number in range(20_000)]
+    path.write_text(json.dumps(rows))
+    assert len(load_rows(DataRef(path=str(path)))) == 20_000  # 11 MB: minutes, if every row read it all

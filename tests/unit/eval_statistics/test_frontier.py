@@ -121,6 +121,15 @@ def test_of_several_strengths_the_mean_of_those_that_reach_a_gain_counts(base, t
     assert by_gain[0.6].reference == pytest.approx(-0.3)
 
 
+def test_a_task_of_one_cluster_leaves_what_does_not_depend_on_it_alone():
+    rng = np.random.default_rng(0)
+    target = TaskScores(rng.random((3, 2, 50)), np.ones(50), 1, None)
+    apart, together = (TaskScores(rng.random((3, 2, 40)), np.ones(40), 1, c) for c in (None, np.array(["a"] * 40)))
+    gains = [Plane([target], [kept]).estimate(lambda x, _: float(x[1])).ci95 for kept in (apart, together)]
+    assert gains[0] == gains[1]
+    assert Plane([target], [together]).estimate(lambda _, y: float(y[1])).ci95 == (-np.inf, np.inf)
+
+
 def test_seeds_are_paired_by_their_numbers_and_refused_where_they_differ(base, tmp_path):
     declared = Frontier(base="base", arms={"a": ["a"], "b": ["b"]})
     same = [*arm(tmp_path, "a", [(0.5, 0.9)], seeds=(2, 0)), *arm(tmp_path, "b", [(0.5, 0.8)], seeds=(0, 2))]

@@ -9,6 +9,7 @@ from scipy import stats
 from scipy.special import expit
 
 from eval import statistics
+from eval.bootstrap import ratio_change
 from eval.verdict import retained_verdict, settling_designs
 
 TABLE = np.array([[1.0, 0.0, -1.0, 0.0], [1.0, 1.0, 0.0, 2.0]])  # two seeds, four items
@@ -75,6 +76,11 @@ def test_one_item_or_one_cluster_tells_nothing_about_others(table, clusters):
     assert estimate.ci95 == estimate.ci90 == (-math.inf, math.inf)
     assert retained_verdict(estimate, estimate.p, margin=0.05).word == "inconclusive"
     assert settling_designs(estimate, margin=0.05) == []
+
+
+def test_a_ratio_of_one_document_tells_nothing_about_others():
+    estimate = ratio_change(np.array([[10.0, 20.0, 30.0]]), np.array([[11.0, 22.0, 35.0]]), np.full(3, 5.0), ["a"] * 3)
+    assert estimate.ci95 == (-math.inf, math.inf) and estimate.p == estimate.p_above(-0.01) == 1.0
 
 
 def test_the_method_says_what_was_drawn():
