@@ -13,7 +13,7 @@ COMPILE := $(if $(PYTHONDONTWRITEBYTECODE),--compile-bytecode)
 UV_VERSION := $(shell sed -n 's/^uv==//p' $(LOCK))
 JOBS ?=
 
-.PHONY: lab stories install lock stage-versions format lint test test-all bench-ppo bench-statistics clean
+.PHONY: lab stories install lock stage-versions format lint test test-all bench-ppo bench-statistics bench-data clean
 
 lab: install
 	$(BIN)/align run lab/sft-vs-rlhf $(if $(JOBS),--jobs $(JOBS))
@@ -72,6 +72,10 @@ bench-ppo: install
 # Coverage of the intervals, errors and power of the tests, by simulation. The last line is one JSON object.
 bench-statistics: install
 	@$(BIN)/python -m benchmarks.statistics
+
+# Memory of SFT on a file of 2 GB, made on the spot; 10 GB of disk. The last line is one JSON object.
+bench-data: install
+	@$(BIN)/python -m benchmarks.data
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

@@ -9,7 +9,8 @@ What differs from `HFLM`, and why:
   and the caller's random state is left alone.
 * Decoding settings that a checkpoint happens to carry (repetition penalty, top-p, ...) are dropped: two checkpoints that
   differ in them would not be comparable. Every end token that the checkpoint or tokenizer names stops an answer.
-* Prompts that do not fit the context are remembered (lm-eval cuts them on the left with a log line).
+* Prompts that do not fit the context are remembered (lm-eval cuts them on the left with a log line). A continuation that alone does
+  not fit is scored in parts; lm-eval fails on it.
 * Logits are held for so many tokens at a time, by the sizes of model and data, never by the memory that happens to be free.
 """
 
@@ -126,10 +127,23 @@ class PairedLM(_HFLM):
                 self.truncated.add(strings[0])
         per_row = min(longest, self.max_length) * self.model.config.vocab_size
         self.batch_size_per_gpu = max(1, min(self._most_rows, _LOGITS_AT_ONCE // per_row))
+        pieces = [piece for request in requests for piece in self._pieces(*request)]
         try:
-            return super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
+            scored = iter(super()._loglikelihood_tokens(pieces, disable_tqdm, override_bs))
         finally:
             self.batch_size_per_gpu = self._most_rows
+        several = [[next(scored) for _ in self._pieces(*request)] for request in requests]
+        return [(sum(score for score, _ in found), all(greedy for _, greedy in found)) for found in several]
+
+    def _pieces(
+        self, strings: Any, context: list[int], continuation: list[int]
+    ) -> list[tuple[Any, list[int], list[int]]]:
+        """A continuation that is longer than the model's context in parts, each after as many tokens as fit before it."""
+        if len(continuation) <= self.max_length:
+            return [(strings, context, continuation)]
+        size = self.max_length // 2
+        starts = range(0, len(continuation), size)
+        return [(strings, context + continuation[:start], continuation[start : start + size]) for start in starts]
 
     def _model_generate(self, context: torch.Tensor, max_length: int, stop: list[str], **options: Any) -> torch.Tensor:
         with torch.random.fork_rng(), torch.no_grad():

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from alignment.core.config import DataRef
 from alignment.core.errors import RecipeError
-from alignment.data.cleaning import Rules, clean, split
-from alignment.data.formats import FORMATS
-from alignment.data.inspection import Finding, Inspection, inspect, overlap, text_of
+from alignment.data.cleaning import Remark, Rules, clean, split
+from alignment.data.inspection import Inspection, inspect, overlap
 from alignment.data.rows import Read, read_rows, write_rows
+from alignment.data.texts import text_of
+from recipes.data_view import show
 
 app = typer.Typer(help="Look at data, convert, clean and split it.", no_args_is_help=True, rich_markup_mode=None)
 out = Console()
 
-Files = Annotated[list[str], typer.Argument(help="files of one data set: JSONL, JSON, CSV, Parquet, text, also .gz")]
+Files = Annotated[
+    list[str], typer.Argument(help="files of one data set: JSONL, JSON, CSV, Parquet, text, also .gz; or hub:NAME")
+]
 Columns = Annotated[
     list[str] | None, typer.Option("--column", help="our name of a column and theirs: --column prompt=question")
 ]
@@ -32,11 +34,12 @@ Tokenizer = Annotated[str | None, typer.Option(help="model folder: lengths in it
 Against = Annotated[
     list[str] | None, typer.Option(help="files that must share nothing with the data: validation rows, test items")
 ]
+Tasks = Annotated[
+    list[str] | None, typer.Option("--tasks-of", help="recipes whose evaluation tasks must share nothing with the data")
+]
 Target = Annotated[
     Path, typer.Option("--out", help="file or folder to write to; what is there already is not replaced")
 ]
-_BAR, _BINS = 40, 12
-_STYLE = {"error": "red", "warning": "yellow", "note": "dim"}
 
 
 @app.command()
@@ -47,19 +50,22 @@ def check(
     tokenizer: Tokenizer = None,
     max_length: Annotated[int | None, typer.Option(min=1, help="rows longer than this are told")] = None,
     against: Against = None,
+    tasks_of: Tasks = None,
     as_json: Annotated[bool, typer.Option("--json", help="everything as one JSON object")] = False,
 ) -> None:
     """What the data are, what is wrong with them, and what to do. Exit code 1 where rows cannot be used as they are."""
-    read = _read(files, columns, format)
-    lengths, findings = inspect(read.rows, read.format, _counter(tokenizer), max_length)
-    if shared := overlap(read.rows, _texts(against)):
-        findings = [shared, *findings]
+    read, count = _read(files, columns, format), _counter(tokenizer)
+    texts = _texts(against, tasks_of)
+    with _busy(f"looking at {len(read.rows):,} rows"):
+        lengths, findings = inspect(read.rows, read.format, count, max_length)
+        if shared := overlap(read.rows, texts):
+            findings = [shared, *findings]
     unit = "tokens" if tokenizer else "words"
     found = Inspection(read.source, read.format, len(read.rows), read.bad, lengths, unit, findings)
     if as_json:
         print(json.dumps(asdict(found) | {"failed": found.failed}, ensure_ascii=False))
     else:
-        _show(found)
+        show(found, read.about, out)
     if found.failed:
         raise typer.Exit(1)
 
@@ -70,10 +76,8 @@ def convert(files: Files, target: Target, columns: Columns = None, format: Forma
     read = _read(files, columns, format)
     _refuse_existing(target)
     write_rows([row for _, row in read.rows], target)
-    out.print(
-        f"{len(read.rows):,} rows ({read.format or 'no known format'}) to {target}", highlight=False, soft_wrap=True
-    )
-    _list_dropped(target, read.bad)
+    _say(f"{len(read.rows):,} rows ({read.format or 'no known format'}) to {target}")
+    _list(target, "dropped", "left out", read.bad)
 
 
 @app.command(name="clean")
@@ -85,17 +89,23 @@ def clean_(
     tokenizer: Tokenizer = None,
     longest: Annotated[int | None, typer.Option(min=1, help="drop longer rows")] = None,
     keep_duplicates: Annotated[bool, typer.Option(help="keep rows that say the same again")] = False,
+    strip: Annotated[bool, typer.Option(help="take white space from both ends of texts")] = False,
+    redact: Annotated[bool, typer.Option(help="put [e-mail address] and the like for secrets, personal data")] = False,
     against: Against = None,
+    tasks_of: Tasks = None,
 ) -> None:
-    """Drop rows by rules; every dropped row is listed with its reason in a file beside."""
+    """Drop and repair rows by rules; every row dropped or changed is listed with its reason in a file beside."""
     read = _read(files, columns, format)
     _refuse_existing(target)
     count = _counter(tokenizer) or (lambda text: len(text.split()))
-    rules = Rules(duplicates=not keep_duplicates, longest=longest, against=_texts(against))
-    kept, dropped = clean(read.rows, rules, count)
-    write_rows(kept, target)
-    out.print(f"{len(kept):,} of {len(read.rows) + len(read.bad):,} rows to {target}", highlight=False, soft_wrap=True)
-    _list_dropped(target, [*read.bad, *(f"line {one.line}: {one.reason}" for one in dropped)])
+    texts = _texts(against, tasks_of)
+    rules = Rules(duplicates=not keep_duplicates, longest=longest, against=texts, strip=strip, redact=redact)
+    with _busy(f"cleaning {len(read.rows):,} rows"):
+        cleaned = clean(read.rows, rules, count)
+    write_rows(cleaned.rows, target)
+    _say(f"{len(cleaned.rows):,} of {len(read.rows) + len(read.bad):,} rows to {target}")
+    _list(target, "dropped", "left out", [*read.bad, *_told(cleaned.dropped)])
+    _list(target, "repaired", "repaired", _told(cleaned.repaired))
 
 
 @app.command(name="split")
@@ -107,17 +117,15 @@ def split_(
     format: FormatName = None,
 ) -> None:
     """Write train.jsonl, validation.jsonl and test.jsonl, by a hash of the prompt: one prompt never sits on both sides."""
+    wanted = _shares(shares)
     read = _read(files, columns, format)
-    parts = split([row for _, row in read.rows], _shares(shares))
+    parts = split([row for _, row in read.rows], wanted)
     for name in parts:
         _refuse_existing(target / f"{name}.jsonl")
-    target.mkdir(parents=True, exist_ok=True)
     for name, rows in parts.items():
         write_rows(rows, target / f"{name}.jsonl")
-    out.print(
-        ", ".join(f"{name} {len(rows):,}" for name, rows in parts.items()) + f" rows to {target}", highlight=False
-    )
-    _list_dropped(target / "rows", read.bad)
+    _say(", ".join(f"{name} {len(rows):,}" for name, rows in parts.items()) + f" rows to {target}")
+    _list(target / "rows", "dropped", "left out", read.bad)
 
 
 def _read(files: Sequence[str], columns: Sequence[str] | None, format: str | None) -> Read:
@@ -127,20 +135,35 @@ def _read(files: Sequence[str], columns: Sequence[str] | None, format: str | Non
             raise RecipeError(
                 f"--column {ours}", "not of the form ours=theirs", "for example prompt=question", "mend it"
             )
-    mapped = {ours: theirs for ours, _, theirs in pairs}
-    return read_rows(_skipping(list(files), columns=mapped, format=format), where="data")
+    with _busy("reading"):
+        ref = _reference(files, columns={ours: theirs for ours, _, theirs in pairs}, format=format)
+        return read_rows(ref, where="data")
 
 
-def _skipping(path: str | list[str], **reading: Any) -> DataRef:
-    return DataRef.model_validate({"path": path, "on_error": "skip"} | reading)
+def _reference(files: Sequence[str], **reading: Any) -> DataRef:
+    hub = [file.removeprefix("hub:") for file in files if file.startswith("hub:")]
+    if hub and len(files) > 1:
+        raise RecipeError(
+            " ".join(files), "a hub data set among other sources", "one hub data set, or files", "drop some"
+        )
+    source = {"hub": hub[0]} if hub else {"path": list(files)}
+    return DataRef.model_validate(source | {"on_error": "skip"} | reading)
 
 
-def _texts(files: Sequence[str] | None) -> list[str]:
-    """What the rows of other files say; rows of no known format by all their texts."""
+def _texts(files: Sequence[str] | None, recipes: Sequence[str] | None) -> list[str]:
+    """What the rows of other files say, by all their texts where they are of no known format; and the items of recipes' tasks."""
     texts = []
     for file in files or []:
-        for _, row in read_rows(_skipping(file), where="--against").rows:
+        for _, row in read_rows(_reference([file]), where="--against").rows:
             texts.append(text_of(row) or "\n".join(value for value in row.values() if isinstance(value, str)))
+    for recipe in recipes or []:
+        from recipes.task_texts import task_texts  # needs lm-eval, which takes seconds to load
+
+        with _busy(f"reading the tasks of {recipe}"):
+            found = task_texts(recipe)
+        for name, why in found.left_out.items():
+            _say(f"task {name} is not compared: {why}", "yellow")
+        texts += found.texts
     return texts
 
 
@@ -151,10 +174,13 @@ def _counter(tokenizer: str | None) -> Callable[[str], int] | None:
     from tokenizers import Tokenizer
 
     path = Path(tokenizer) / "tokenizer.json" if Path(tokenizer).is_dir() else Path(tokenizer)
+    expected = "a model folder with tokenizer.json, or that file"
     if not path.is_file():
-        expected = "a model folder with tokenizer.json, or that file"
         raise RecipeError("--tokenizer", f"{path} does not exist", expected, "correct the path")
-    loaded: Any = Tokenizer.from_file(str(path))
+    try:
+        loaded: Any = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing more specific
+        raise RecipeError("--tokenizer", f"{path}: {error}", expected, "name another") from None
     return lambda text: len(loaded.encode(text).ids)
 
 
@@ -163,7 +189,7 @@ def _shares(text: str) -> tuple[float, float, float]:
         train, validation, test = (float(part) for part in text.split(","))
     except ValueError:
         raise RecipeError("--shares", f"{text!r} is not three numbers", "for example 0.8,0.1,0.1", "mend it") from None
-    if min(train, validation, test) < 0 or abs(train + validation + test - 1) > 1e-9:
+    if not (min(train, validation, test) >= 0 and abs(train + validation + test - 1) <= 1e-9):
         raise RecipeError("--shares", f"{text} do not sum to 1", "for example 0.8,0.1,0.1", "mend them")
     return train, validation, test
 
@@ -171,66 +197,31 @@ def _shares(text: str) -> tuple[float, float, float]:
 def _refuse_existing(path: Path) -> None:
     if path.exists():
         raise RecipeError("--out", f"{path} is there already", "a new file", "name another, or move it away")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecipeError("--out", str(error), "a folder that can be written", "name another") from None
 
 
-def _list_dropped(target: Path, reasons: Sequence[str]) -> None:
+def _told(remarks: Sequence[Remark]) -> list[str]:
+    return [f"line {one.line}: {one.reason}" for one in remarks]
+
+
+def _list(target: Path, kind: str, done: str, reasons: Sequence[str]) -> None:
     if not reasons:
         return
-    path = target.with_name(f"{target.stem}.dropped.txt")
+    path = target.with_name(f"{target.stem}.{kind}.txt")
     path.write_text("\n".join(reasons) + "\n", encoding="utf-8")
-    out.print(
-        f"{len(reasons):,} rows left out, each with its reason in {path}",
-        style="yellow",
-        highlight=False,
-        soft_wrap=True,
-    )
+    rows = f"{len(reasons):,} row{'s' * (len(reasons) > 1)}"
+    _say(f"{rows} {done}, each with its reason in {path}", "yellow")
 
 
-def _show(found: Inspection) -> None:
-    about = next((shape.about for shape in FORMATS if shape.name == found.format), "rows of no known format")
-    out.print(
-        f"{found.source}: {found.rows:,} rows, {found.format or '?'} ({about})",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
-    for problem in found.bad[:5]:
-        out.print(f"  cannot be read: {problem}", style="red", markup=False, highlight=False, soft_wrap=True)
-    if len(found.bad) > 5:
-        out.print(f"  ... and {len(found.bad) - 5} more", style="red", highlight=False)
-    if found.lengths:
-        _histogram(found.lengths, found.unit)
-    for finding in found.findings:
-        _tell(finding)
-    out.print("not fit as it is" if found.failed else "no errors found", style="red" if found.failed else "green")
+def _say(text: str, style: str = "") -> None:
+    out.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
-def _histogram(lengths: Sequence[int], unit: str) -> None:
-    low, high = min(lengths), max(lengths)
-    width = max(1, -(-(high - low + 1) // _BINS))
-    counts = [0] * ((high - low) // width + 1)
-    for length in lengths:
-        counts[(length - low) // width] += 1
-    table = Table(unit, "rows", "", box=None, pad_edge=False)
-    for place, count in enumerate(counts):
-        first = low + place * width
-        table.add_row(
-            f"{first}-{first + width - 1}", f"{count:,}", "█" * max(count > 0, round(_BAR * count / max(counts)))
-        )
-    ordered = sorted(lengths)
-    out.print(table)
-    out.print(f"median {ordered[len(ordered) // 2]}, longest {high} {unit}", highlight=False)
-
-
-def _tell(finding: Finding) -> None:
-    where = (
-        f" (lines {', '.join(map(str, finding.lines[:5]))}{', ...' if finding.count > 5 else ''})"
-        if finding.lines
-        else ""
-    )
-    count = f"{finding.count:,} " if finding.count else ""
-    line = f"[{_STYLE[finding.severity]}]{finding.severity:8}[/] {count}{finding.kind}{where}: {escape(finding.advice)}"
-    out.print(line, soft_wrap=True, highlight=False)
-    for example in finding.examples:
-        out.print(f"         {example}", style="dim", markup=False, highlight=False, soft_wrap=True)
+@contextmanager
+def _busy(what: str) -> Iterator[None]:
+    """Says on a terminal what takes so long."""
+    with Console(stderr=True).status(what):
+        yield

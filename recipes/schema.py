@@ -11,7 +11,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from alignment.core.config import Config, StageConfig
+from alignment.core.config import BOOL_FOR_NUMBER, Config, StageConfig
 from alignment.core.errors import RecipeError
 from eval.config import Comparison, Evaluation
 from recipes.processes import SHIPPED as ACCELERATE
@@ -20,6 +20,7 @@ from recipes.stages import KINDS
 
 SHIPPED = Path(__file__).parent
 _STAGE_NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
+_SHOWN = 80  # characters of a wrong value
 
 
 class _Loader(yaml.SafeLoader):
@@ -28,9 +29,10 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
-            seen.add(key.value)
+            name = key.value if isinstance(key, yaml.ScalarNode) else None
+            if name is not None and name in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {name!r} stands twice", key.start_mark)
+            seen.add(name)
         return super().construct_mapping(node, deep)
 
 
@@ -71,9 +73,12 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> tuple[Recipe, str]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{name}, line {mark.line + 1}" if mark else name
-        raise RecipeError(
-            place, f"not YAML: {getattr(error, 'problem', error)}", "a YAML file", "mend the line"
-        ) from None
+        what = f"not YAML: {getattr(error, 'problem', error)}"
+        raise RecipeError(place, what, "a YAML file", "mend the line") from None
+    except (ValueError, OverflowError) as error:  # what looks like a date or a number, and is none
+        raise RecipeError(name, f"not YAML: {error}", "a YAML file", "mend or quote the value") from None
+    except RecursionError:
+        raise RecipeError(name, "blocks nested too deep", "a YAML file", "close brackets and quotes") from None
     if not isinstance(raw, dict):
         raise RecipeError(name, "not a mapping", "keys such as name, seeds, stages", "see recipes/lab for examples")
     for override in overrides:
@@ -137,11 +142,12 @@ def _validate(model: type[Any], raw: Mapping[str, Any], where: str) -> Any:
 
 def _to_recipe_error(model: type[BaseModel], problem: Any, where: str, more: int) -> RecipeError:
     """pydantic's first problem in the words of this suite."""
-    location = [str(part) for part in problem["loc"]]
+    location, given = [str(part) for part in problem["loc"]], problem.get("input")
+    if problem["type"] == BOOL_FOR_NUMBER:
+        location, given = [*location, problem["ctx"]["field"]], problem["ctx"]["given"]
     separator = "." if "stages." in where else ": "
     place = f"{where}{separator}{'.'.join(location)}" if location else where
     suffix = f" (and {more} more problem{'s' * (more > 1)} in this block)" if more else ""
-    given = problem.get("input")
     if problem["type"] == "extra_forbidden":
         known = _fields_at(model, location[:-1])
         close = difflib.get_close_matches(location[-1], known, n=1)
@@ -150,8 +156,13 @@ def _to_recipe_error(model: type[BaseModel], problem: Any, where: str, more: int
     if problem["type"] == "missing":
         return RecipeError(place, f"missing{suffix}", "a value: this key has no default", f"add `{location[-1]}: ...`")
     message = problem["msg"].removeprefix("Value error, ")
-    shown = f": got {given!r}" if isinstance(given, str | int | float | bool | None) else ""
+    shown = f": got {_short(given)}" if isinstance(given, str | int | float | bool | None) else ""
     return RecipeError(place, f"not valid{shown}{suffix}", message, "correct the value")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _fields_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:

@@ -6,15 +6,49 @@ Nothing here imports torch, so a recipe is checked in well under a second.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from operator import not_
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 
 class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _true_is_no_number(cls, given: Any) -> Any:
+        """Python takes true for 1, and pydantic with it."""
+        for name, value in given.items() if isinstance(given, dict) else ():
+            if _holds_bool(value) and name in cls.model_fields and _takes_numbers_only(cls, name):
+                told = "a number, which true and false are not"
+                raise PydanticCustomError(BOOL_FOR_NUMBER, told, {"field": name, "given": value})  # type: ignore[arg-type]
+        return given
+
+
+BOOL_FOR_NUMBER = "bool_for_number"  # such an error names its field in its context
+
+
+def _holds_bool(value: Any) -> bool:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return isinstance(value, bool) or any(isinstance(each, bool) for each in inside)
+
+
+@cache
+def _takes_numbers_only(model: type[Config], name: str) -> bool:
+    """Whether a field, or what its list or mapping holds, is a number and never true or false."""
+    found = list(_types_in(model.model_fields[name].annotation))
+    return (int in found or float in found) and not any(each is bool or issubclass(each, BaseModel) for each in found)
+
+
+def _types_in(annotation: Any) -> Iterator[type]:
+    if isinstance(annotation, type):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _types_in(inner)
 
 
 class ModelRef(Config):

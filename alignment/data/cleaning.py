@@ -1,60 +1,105 @@
-"""Rows dropped by declared rules, each with its reason; and splits in which a prompt sits on one side only. No torch."""
+"""Rows dropped or repaired by declared rules, each with its reason; and splits in which a prompt sits on one side only. No torch."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
-from alignment.data.inspection import Numbered, Row, overlap, text_of
-
-SPLITS = ("train", "validation", "test")
+from alignment.data.hints import PERSONAL, SECRETS, hinted, redacted
+from alignment.data.inspection import Numbered, Place, fields_of, overlap, what_it_says
+from alignment.data.stream import SPLITS, what_is_wrong
+from alignment.data.texts import Row, rewritten, text_of
 
 
 @dataclass(frozen=True)
 class Rules:
-    """Which rows go. longest: in tokens or words, as `count` counts. against: texts that must not come up."""
+    """Which rows go, and what is repaired in the others. Rows that hold nothing to learn go in any case.
+
+    longest: in tokens or words, as `count` counts. against: texts that must not come up. strip: white space at the ends of texts
+    is taken away. redact: secrets and personal data are replaced by what they are, such as `[e-mail address]`.
+    """
 
     duplicates: bool = True
     equal_answers: bool = True
     longest: int | None = None
     against: Sequence[str] = ()
+    strip: bool = False
+    redact: bool = False
 
 
 @dataclass(frozen=True)
-class Dropped:
-    line: int
+class Remark:
+    """What was done about a row."""
+
+    line: Place
     reason: str
 
 
-def clean(rows: Sequence[Numbered], rules: Rules, count: Callable[[str], int]) -> tuple[list[Row], list[Dropped]]:
-    """The rows that stay, in order, and why each of the others went."""
+@dataclass(frozen=True)
+class Cleaned:
+    """rows: those that stay, in order. dropped, repaired: the others, and those that were changed."""
+
+    rows: list[Row]
+    dropped: list[Remark]
+    repaired: list[Remark]
+
+
+def clean(rows: Sequence[Numbered], rules: Rules, count: Callable[[str], int]) -> Cleaned:
+    """First rows are repaired, then judged."""
+    made = [(number, *_repaired(row, rules)) for number, row in rows]
+    rows = [(number, row) for number, row, _ in made]
     shared = overlap(rows, rules.against) if rules.against else None
-    overlapping = set(shared.lines) if shared else set()
-    first: dict[str, int] = {}
-    kept: list[Row] = []
-    dropped: list[Dropped] = []
-    for number, row in rows:
-        reason = _reason(number, row, rules, count, overlapping, first)
-        if reason is None:
-            kept.append(row)
-            first.setdefault(text_of(row), number)
-        else:
-            dropped.append(Dropped(number, reason))
-    return kept, dropped
+    judge = _Judge(rules, count, set(shared.lines) if shared else set(), fields_of(rows) or ())
+    kept = Cleaned([], [], [])
+    for number, row, repairs in made:
+        if reason := judge.why_not(number, row):
+            kept.dropped.append(Remark(number, reason))
+            continue
+        kept.rows.append(row)
+        if repairs:
+            kept.repaired.append(Remark(number, repairs))
+    return kept
 
 
-def _reason(
-    number: int, row: Row, rules: Rules, count: Callable[[str], int], overlapping: set[int], first: dict[str, int]
-) -> str | None:
-    text = text_of(row)
-    if rules.duplicates and text in first:
-        return f"the same as line {first[text]}"
-    if rules.equal_answers and "chosen" in row and row["chosen"] == row.get("rejected"):
-        return "chosen equals rejected"
-    if rules.longest is not None and (length := count(text)) > rules.longest:
-        return f"{length} long, more than {rules.longest}"
-    return "overlaps with what it must not" if number in overlapping else None
+def _repaired(row: Row, rules: Rules) -> tuple[Row, str]:
+    """The row as the rules want it, and what was done to it."""
+    made, done = row, []
+    if rules.redact and (names := list(hinted(text_of(row), SECRETS | PERSONAL))):
+        made = rewritten(made, redacted)
+        done += names
+    if rules.strip:
+        stripped = rewritten(made, str.strip)
+        done += ["white space at an end"] * (stripped != made)
+        made = stripped
+    return made, ", ".join(done)
+
+
+@dataclass
+class _Judge:
+    rules: Rules
+    count: Callable[[str], int]
+    overlapping: set[Place]
+    fields: Sequence[str]
+
+    def __post_init__(self) -> None:
+        self._first: dict[Hashable, Place] = {}
+
+    def why_not(self, number: Place, row: Row) -> str | None:
+        """Why a row goes; None for one that stays, which later rows are held against."""
+        if problem := what_is_wrong(row, self.fields):
+            return problem
+        if self.rules.equal_answers and "chosen" in row and row["chosen"] == row.get("rejected"):
+            return "chosen equals rejected"
+        if self.rules.longest is not None and (length := self.count(text_of(row))) > self.rules.longest:
+            return f"{length} long, more than {self.rules.longest}"
+        if number in self.overlapping:
+            return "overlaps with what it must not"
+        said = what_it_says(row)
+        if self.rules.duplicates and said in self._first:
+            return f"the same as line {self._first[said]}"
+        self._first.setdefault(said, number)
+        return None
 
 
 def split(rows: Iterable[Row], shares: tuple[float, float, float]) -> dict[str, list[Row]]:

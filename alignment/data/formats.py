@@ -21,6 +21,10 @@ _ROLES = {
     "model": "assistant", "assistant": "assistant", "system": "system", "tool": "tool",
 }  # fmt: skip
 _COLUMN = re.compile(r"\{([^{}]+)\}")
+_LABELS: tuple[tuple[bool, tuple[str, ...]], ...] = (
+    (True, ("true", "1", "1.0", "yes", "good", "chosen", "desirable")),
+    (False, ("false", "0", "0.0", "no", "bad", "rejected", "undesirable")),
+)
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 _ALPACA = (
     "Below is an instruction that describes a task{more}. Write a response that appropriately completes the request.\n\n"
@@ -83,6 +87,16 @@ def written(row: Row, template: Mapping[str, str]) -> Row:
 
 def _same(row: Row) -> list[Row]:
     return [row]
+
+
+def _labelled(row: Row) -> list[Row]:
+    """KTO: an answer and whether it is good, which CSV has no booleans to say."""
+    label = row["label"]
+    said = str(label).strip().lower()
+    found = [good for good, words in _LABELS if said in words]
+    if not found:
+        raise ValueError(f"label {label!r} says neither good nor bad")
+    return [row | {"label": found[0]}]
 
 
 def _alpaca(row: Row) -> list[Row]:
@@ -260,7 +274,7 @@ class _Pairs(Format):
 
 _OWN = (
     Format("preferences", "prompt, chosen, rejected", (("prompt", "chosen", "rejected"),), _same),
-    Format("labelled answers", "prompt, completion, label", (("prompt", "completion", "label"),), _same),
+    Format("labelled answers", "prompt, completion, label", (("prompt", "completion", "label"),), _labelled),
     Format("prompt and completion", "prompt, completion", (("prompt", "completion"),), _same),
     Format("messages", "chat messages", (("messages",),), _same),
 )

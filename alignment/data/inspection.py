@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from itertools import pairwise
+from typing import Literal
 
-Row = dict[str, Any]
-Numbered = tuple[int, Row]
+from alignment.data.hints import PERSONAL, SECRETS, badly_decoded, hinted
+from alignment.data.stream import column_names, what_is_wrong
+from alignment.data.texts import Row, grams, said, text_of
+
+Place = int | str  # the line of a row; of several files with the file's name
+Numbered = tuple[Place, Row]
 Severity = Literal["error", "warning", "note"]
 
-_SECRETS = {
-    "private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
-    "cloud access key": r"\bAKIA[0-9A-Z]{16}\b",
-    "access token": r"\b(?:ghp|gho|ghs|github_pat|glpat|xox[bap])[-_][A-Za-z0-9_-]{16,}\b",
-    "API key": r"\bsk-[A-Za-z0-9_-]{20,}\b",
-    "hub token": r"\bhf_[A-Za-z0-9]{30,}\b",
-}
-_PERSONAL = {
-    "e-mail address": r"\b[\w.+-]+@[\w-]+\.[\w.-]*[A-Za-z]{2,}\b",
-    "phone number": r"(?<![\w.])\+\d{1,3}[ -]?\(?\d{2,4}\)?(?:[ -]?\d{2,4}){2,4}(?!\w)",
-    "IBAN": r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}\b",
-}
-_MOJIBAKE = re.compile("\ufffd|Ã[\u0080-\u00bf©¨¤¶¼]|â€[™œ\u009d\u009c“”]")
 _FEW = {"preferences": 1000, "transcripts": 1000, "message pairs": 1000, "two answers": 1000, "labelled answers": 500}
 _FEW_DEMONSTRATIONS = 200
 _PERMUTATIONS, _SIMILAR, _SHINGLE = 64, 0.8, 5
+RUN = 13  # words in a row that two texts do not share by chance
+_OWN = (("prompt", "chosen", "rejected"), ("prompt", "completion"), ("messages",), ("text",), ("prompt",))
 
 
 @dataclass(frozen=True)
@@ -37,7 +29,7 @@ class Finding:
 
     kind: str
     severity: Severity
-    lines: tuple[int, ...]
+    lines: tuple[Place, ...]
     advice: str
     examples: tuple[str, ...] = ()
 
@@ -71,11 +63,17 @@ def inspect(
     lengths = [count(text) if count is not None else len(text.split()) for _, text in texts]
     findings = [
         *_too_few(shape, len(rows)),
+        *_unusable(rows),
+        *_roles(rows),
+        *_labels(rows),
         *_repeated(rows),
+        *_contradicting(rows),
         *_equal_answers(rows),
         *_over_long(texts, lengths, max_length),
-        *_patterns("secrets", _SECRETS, texts, "error", "remove them, and revoke what they open"),
-        *_patterns("personal data", _PERSONAL, texts, "warning", "remove or replace them before training"),
+        *_patterns(
+            "secrets", SECRETS, texts, "error", "revoke what they open; `align data clean --redact` takes them out"
+        ),
+        *_patterns("personal data", PERSONAL, texts, "warning", "`align data clean --redact` takes them out"),
         *_encoding(texts),
         *_near_duplicates(texts),
     ]
@@ -83,28 +81,14 @@ def inspect(
     return lengths, sorted(findings, key=lambda finding: order.index(finding.severity))
 
 
-def text_of(row: Row) -> str:
-    """Everything that a row says, its turns in lines of their own."""
-    parts = [row[name] for name in ("prompt", "completion", "messages", "chosen", "rejected", "text") if name in row]
-    return "\n".join(said for part in parts for said in _said(part))
-
-
-def _said(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    if not isinstance(value, list):
-        return []
-    return [str(message.get("content", "")) for message in value if isinstance(message, dict)]
-
-
-def overlap(rows: Sequence[Numbered], other: Iterable[str], size: int = 13) -> Finding | None:
+def overlap(rows: Sequence[Numbered], other: Iterable[str], size: int = RUN) -> Finding | None:
     """Rows that share a run of `size` words (13 as in Brown et al. 2020) with texts that they must not know: a validation set, an
-    evaluation task. A shorter text counts as a whole."""
-    grams = {gram for text in other for gram in _grams(text, size)}
+    evaluation task. Of rows and texts that are shorter, the whole has to be the same, or the whole prompt."""
+    theirs = {gram for text in other for gram in grams(text, size)}
     found = [
         (number, shared)
         for number, row in rows
-        if (shared := next((g for g in _grams(text_of(row), size) if g in grams), None)) is not None
+        if (shared := next((gram for gram in _own_grams(row, size) if gram in theirs), None)) is not None
     ]
     if not found:
         return None
@@ -113,43 +97,130 @@ def overlap(rows: Sequence[Numbered], other: Iterable[str], size: int = 13) -> F
     return Finding("overlap", "error", tuple(number for number, _ in found), advice, examples)
 
 
-def _grams(text: str, size: int) -> Iterable[str]:
-    """Runs of words, case and punctuation aside; a shorter text is one run."""
-    words = re.findall(r"\w+", text.lower())
-    if 0 < len(words) < size:
-        yield " ".join(words)
-    for start in range(len(words) - size + 1):
-        yield " ".join(words[start : start + size])
+def _own_grams(row: Row, size: int) -> Iterable[str]:
+    yield from grams(text_of(row), size)
+    if "prompt" in row:
+        yield from grams(" ".join(said(row["prompt"])), size)
 
 
 def _too_few(shape: str, rows: int) -> list[Finding]:
     wanted = _FEW.get(shape, _FEW_DEMONSTRATIONS)
     if rows >= wanted:
         return []
-    advice = f"{rows} rows are few for what {shape or 'such rows'} train; {wanted} is a sensible least"
-    return [Finding("few rows", "note", (), advice)]
+    return [Finding("few rows", "note", (), f"{rows:,} are few to learn from; {wanted:,} is a sensible least")]
+
+
+def fields_of(rows: Sequence[Numbered]) -> tuple[str, ...] | None:
+    """Which of our own fields the rows hold, by the first that holds some."""
+    return next((names for _, row in rows for names in _OWN if all(name in row for name in names)), None)
+
+
+def _unusable(rows: Sequence[Numbered]) -> list[Finding]:
+    """Rows that lack a field, or hold nothing in it."""
+    fields = fields_of(rows)
+    if rows and fields is None:
+        advice = "say which columns hold what, for example `--column prompt=question --column completion=reply`"
+        examples = (f"they are: {column_names(rows[0][1])}",)
+        return [Finding("unknown columns", "error", tuple(number for number, _ in rows), advice, examples)]
+    wrong = [(number, problem) for number, row in rows if (problem := what_is_wrong(row, fields or ()))]
+    if not wrong:
+        return []
+    examples = tuple(f"line {number}: {problem}" for number, problem in wrong[:3])
+    advice = "`align data clean` leaves them out"
+    return [Finding("unusable rows", "error", tuple(number for number, _ in wrong), advice, examples)]
+
+
+def _roles(rows: Sequence[Numbered]) -> list[Finding]:
+    """Conversations in which a turn seems to be missing, and those that hold nothing to learn."""
+    odd: list[tuple[Place, str]] = []
+    silent: list[Place] = []
+    for number, row in rows:
+        messages = row.get("messages", row.get("prompt"))
+        if not isinstance(messages, list):
+            continue
+        roles = [str(message.get("role")) for message in messages if isinstance(message, dict)]
+        if problem := _role_problem(roles):
+            odd.append((number, problem))
+        if "messages" in row and "assistant" not in roles:
+            silent.append(number)
+    findings = []
+    if odd:
+        examples = tuple(f"line {number}: {problem}" for number, problem in odd[:3])
+        advice = "look whether turns are missing; most chat templates refuse such conversations"
+        findings.append(Finding("order of roles", "warning", tuple(number for number, _ in odd), advice, examples))
+    if silent:
+        findings.append(
+            Finding("no answer of the assistant", "error", tuple(silent), "there is nothing to learn: drop them")
+        )
+    return findings
+
+
+def _role_problem(roles: Sequence[str]) -> str | None:
+    if unknown := set(roles) - {"system", "developer", "user", "assistant", "tool"}:
+        return f"a turn by {min(unknown)!r}"
+    if "system" in roles[1:]:
+        return "a system message after the first place"
+    speakers = [role for role in roles if role in ("user", "assistant")]
+    if speakers and speakers[0] != "user":
+        return "the assistant speaks first"
+    if "tool" not in roles and any(left == right for left, right in pairwise(speakers)):
+        return "two turns of the same speaker in a row"
+    return None
+
+
+def _labels(rows: Sequence[Numbered]) -> list[Finding]:
+    """Of answers that are called good or bad (KTO)."""
+    if len({row["label"] for _, row in rows if "label" in row and "completion" in row}) != 1:
+        return []
+    return [
+        Finding("one label only", "error", (), "KTO learns from good and bad answers: add rows with the other label")
+    ]
 
 
 def _repeated(rows: Sequence[Numbered]) -> list[Finding]:
     whole, prompts = defaultdict(list), defaultdict(list)
     for number, row in rows:
-        whole[text_of(row)].append(number)
+        whole[what_it_says(row)].append(number)
         if "prompt" in row:
-            prompts["\n".join(_said(row["prompt"]))].append(number)
+            prompts["\n".join(said(row["prompt"]))].append(number)
+    again = [number for numbers in whole.values() for number in numbers[1:]]
+    repeated = set(again)
+    several = [number for numbers in prompts.values() for number in numbers[1:] if number not in repeated]
     findings = []
-    if again := [number for numbers in whole.values() for number in numbers[1:]]:
+    if again:
         findings.append(Finding("duplicates", "warning", tuple(again), "`align data clean` keeps the first of each"))
-    several = [number for numbers in prompts.values() for number in numbers[1:] if number not in set(again)]
     if several:
-        advice = (
-            "a prompt with several answers is fine, if all of them sit in one split (`align data split` sees to it)"
-        )
+        advice = "several answers to a prompt are fine, if all of them sit in one split (`align data split` sees to it)"
         findings.append(Finding("prompts that come again", "note", tuple(several), advice))
     return findings
 
 
+def what_it_says(row: Row) -> Hashable:
+    """What makes two rows the same: their texts, and the label where there is one."""
+    return text_of(row), str(row.get("label"))
+
+
+def _contradicting(rows: Sequence[Numbered]) -> list[Finding]:
+    """The same two answers ranked both ways, or the same answer called good and bad."""
+    claims: dict[Hashable, set[str]] = defaultdict(set)
+    places: dict[Hashable, list[Place]] = defaultdict(list)
+    for number, row in rows:
+        if "chosen" in row and "rejected" in row:
+            sides = (str(said(row["chosen"])), str(said(row["rejected"])))
+            key, claim = (str(row.get("prompt")), *sorted(sides)), sides[0]
+        elif "label" in row:
+            key, claim = text_of(row), str(row["label"])
+        else:
+            continue
+        claims[key].add(claim)
+        places[key].append(number)
+    lines = tuple(number for key, said_of_it in claims.items() if len(said_of_it) > 1 for number in places[key])
+    advice = "people disagree: keep one side, or leave such rows out"
+    return [Finding("rows that contradict each other", "warning", lines, advice)] if lines else []
+
+
 def _equal_answers(rows: Sequence[Numbered]) -> list[Finding]:
-    same = tuple(n for n, row in rows if "chosen" in row and _said(row["chosen"]) == _said(row.get("rejected")))
+    same = tuple(n for n, row in rows if "chosen" in row and said(row["chosen"]) == said(row.get("rejected")))
     return (
         [Finding("chosen equals rejected", "error", same, "such pairs teach nothing: `align data clean`")]
         if same
@@ -157,7 +228,7 @@ def _equal_answers(rows: Sequence[Numbered]) -> list[Finding]:
     )
 
 
-def _over_long(texts: Sequence[tuple[int, str]], lengths: Sequence[int], limit: int | None) -> list[Finding]:
+def _over_long(texts: Sequence[tuple[Place, str]], lengths: Sequence[int], limit: int | None) -> list[Finding]:
     long = tuple(n for (n, _), length in zip(texts, lengths, strict=True) if limit is not None and length > limit)
     if not long:
         return []
@@ -165,47 +236,38 @@ def _over_long(texts: Sequence[tuple[int, str]], lengths: Sequence[int], limit: 
 
 
 def _patterns(
-    kind: str, patterns: dict[str, str], texts: Sequence[tuple[int, str]], severity: Severity, advice: str
+    kind: str, patterns: dict[str, str], texts: Sequence[tuple[Place, str]], severity: Severity, advice: str
 ) -> list[Finding]:
-    found: dict[int, str] = {}
-    kinds: Counter[str] = Counter()
-    for number, text in texts:
-        for name, pattern in patterns.items():
-            if re.search(pattern, text):
-                found.setdefault(number, name)
-                kinds[name] += 1
+    found = [(number, names) for number, text in texts if (names := list(hinted(text, patterns)))]
     if not found:
         return []
+    kinds = Counter(name for _, names in found for name in names)
     examples = tuple(f"{count} with {name}" for name, count in kinds.most_common())  # never the secret itself
-    return [Finding(f"hints of {kind}", severity, tuple(found), advice, examples)]
+    return [Finding(f"hints of {kind}", severity, tuple(number for number, _ in found), advice, examples)]
 
 
-def _encoding(texts: Sequence[tuple[int, str]]) -> list[Finding]:
-    def troubled(text: str) -> bool:
-        control = any(unicodedata.category(c) == "Cc" and c not in "\n\r\t" for c in text)
-        return control or _MOJIBAKE.search(text) is not None
-
-    lines = tuple(number for number, text in texts if troubled(text))
+def _encoding(texts: Sequence[tuple[Place, str]]) -> list[Finding]:
+    lines = tuple(number for number, text in texts if badly_decoded(text))
     advice = "text that was decoded wrongly, or control characters: fetch it again as UTF-8"
     return [Finding("encoding trouble", "warning", lines, advice)] if lines else []
 
 
-def _near_duplicates(texts: Sequence[tuple[int, str]]) -> list[Finding]:
+def _near_duplicates(texts: Sequence[tuple[Place, str]]) -> list[Finding]:
     """Rows of which four fifths of the runs of five words are those of an earlier row, by MinHash (Broder 1997)."""
     from datasketch import MinHash, MinHashLSH
 
     index = MinHashLSH(threshold=_SIMILAR, num_perm=_PERMUTATIONS)
-    found: list[tuple[int, int]] = []
+    found: list[tuple[Place, Place]] = []
     seen: set[str] = set()
-    for number, text in texts:
+    for place, (number, text) in enumerate(texts):
         if text in seen:
             continue  # told as a duplicate already
         seen.add(text)
         sketch = MinHash(num_perm=_PERMUTATIONS, seed=1)
-        sketch.update_batch([gram.encode() for gram in _grams(text, _SHINGLE)])
+        sketch.update_batch([gram.encode() for gram in grams(text, _SHINGLE)])
         if alike := index.query(sketch):
-            found.append((number, min(int(str(other)) for other in alike)))
-        index.insert(str(number), sketch, check_duplication=False)
+            found.append((number, texts[min(int(str(other)) for other in alike)][0]))
+        index.insert(str(place), sketch, check_duplication=False)
     if not found:
         return []
     examples = tuple(f"line {number} is much like line {other}" for number, other in found[:3])

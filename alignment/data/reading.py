@@ -71,7 +71,8 @@ def _parquet(file: BinaryIO, path: Path, where: str) -> Iterator[Numbered]:
                 number += 1
                 yield number, row
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(where, f"{path}: {error}", "a whole Parquet file", "write it again") from None
+        reason = " ".join(str(error).split())
+        raise DataError(where, f"{path}: {reason}", "a whole Parquet file", "write it again") from None
 
 
 def _table(file: BinaryIO, delimiter: str, path: Path, where: str, tell: Tell) -> Iterator[Numbered]:
@@ -144,14 +145,23 @@ def _json_array(file: BinaryIO, path: Path, where: str, tell: Tell) -> Iterator[
 
 
 def _parsed(data: bytes, encoding: str) -> Any:
-    """JSON. It can name half of a surrogate pair, which is no character: then raises ValueError."""
-    value = json.loads(data.decode(encoding))
+    """JSON. Raises ValueError also for what Python would let pass: a key that stands twice, half of a surrogate pair."""
+    value = json.loads(data.decode(encoding), object_pairs_hook=_object)
     if b"\\ud" in data.lower():
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
             raise ValueError("half of a surrogate pair, which is no character") from None
     return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Row:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"key {twice!r} stands twice")
+    return made
 
 
 def has_lines(path: Path) -> bool:
@@ -181,7 +191,13 @@ def existing_path(name: str, where: str) -> Path:
             f"export {variable}=/path/to/it",
         )
     path = Path(expanded)
-    if not path.exists():
+    try:
+        there = path.exists()
+    except (OSError, ValueError) as error:  # a name that no file can have
+        raise DataError(
+            where, f"{expanded[:80]!r}: {error}", "an existing file or folder", "correct the path"
+        ) from None
+    if not there:
         raise DataError(where, f"{expanded} does not exist", "an existing file or folder", "correct the path")
     return path
 

@@ -29,19 +29,21 @@ def load_rows(
 
 @dataclass(frozen=True)
 class Read:
-    """rows: with line numbers, in the suite's own form. bad: what is wrong with the others. format: what they were found to be."""
+    """rows: with their lines (`file:line` where there are several files), in the suite's own form. bad: what is wrong with the others.
+    format, about: what they were found to be, as a name and in words."""
 
     source: str
     format: str
-    rows: list[tuple[int, Row]]
+    about: str
+    rows: list[tuple[int | str, Row]]
     bad: list[str]
 
 
 def read_rows(ref: DataRef, artifact: Artifact | None = None, where: str = "data") -> Read:
     """What `ref` names, read and converted, nothing left out unsaid. Raises DataError for what cannot be read as a whole."""
     reading = Reading(ref, artifact, where)
-    rows = list(reading)
-    return Read(reading.source, reading.format, rows, reading.bad)
+    rows = [(reading.place(number), row) for number, row in reading]
+    return Read(reading.source, reading.format, reading.about, rows, reading.bad)
 
 
 def prompt_text(prompt: str | Sequence[Row]) -> str:

@@ -27,12 +27,12 @@ class Reading:
     """An iterator over the rows of a reference in the suite's own form, each with its line number.
 
     where: what error messages call the reference, e.g. `stages.sft.data`. column: a number that all rows keep, whatever their format.
-    source: what is read; format: what it was found to be; both as soon as there is a row. bad: what was wrong with rows so far.
+    source: what is read; format, about: what it was found to be; as soon as there is a row. bad: what was wrong with rows so far.
     Raises DataError while it is iterated for what cannot be read as a whole, and at the end if there was no row at all.
     """
 
     def __init__(self, ref: DataRef, artifact: Artifact | None, where: str, column: str | None = None) -> None:
-        self.source, self.format = "", ""
+        self.source, self.format, self.about = "", "", "rows of no known format"
         self.bad: list[str] = []
         self._ref, self._artifact, self._where, self._column = ref, artifact, where, column
         self._file, self._unit = "", "line"  # of several files the one being read; what is counted in it
@@ -61,10 +61,14 @@ class Reading:
             if fields is None:
                 fields = next((names for names in alternatives if all(name in row for name in names)), None)
             if fields is None and stops:
-                what = f"{self.source}: rows hold {_named(row)}"
+                what = f"{self.source}: rows hold {column_names(row)}"
                 remedy = "name the columns that hold them with `columns:`, or use other data"
                 raise DataError(self._where, what, _either(alternatives), remedy)
-            problem = f"no {_either(alternatives)} (it has: {_named(row)})" if fields is None else _lacking(row, fields)
+            problem = (
+                f"no {_either(alternatives)} (it has: {column_names(row)})"
+                if fields is None
+                else what_is_wrong(row, fields)
+            )
             if problem:
                 self._tell(number, problem)
             else:
@@ -78,6 +82,10 @@ class Reading:
         if not kept:
             what = f"{self.source}: no good row; {told(self.bad)}"
             raise DataError(self._where, what, "at least one", "mend them")
+
+    def place(self, number: int) -> int | str:
+        """Where the row just read stands."""
+        return f"{self._file.removesuffix(', ')}:{number}" if self._file else number
 
     def _tell(self, number: int, problem: str) -> None:
         self.bad.append(f"{self._file}{self._unit} {number}: {problem}")
@@ -121,7 +129,8 @@ class Reading:
                 where, expected = f"{self._where}.format", f"one of {', '.join(NAMES)}"
                 raise DataError(where, f"no format {asked!r}", expected, "name one")
             shape = next((shape for shape in shapes if shape.fits(first)), shapes[0])
-        self.format = shape.name if shape is not None else ""
+        if shape is not None:
+            self.format, self.about = shape.name, shape.about
         return shape
 
     def _raw(self) -> Iterator[Numbered]:
@@ -160,7 +169,8 @@ def split_of(key: str, where: str = "data", wanted: str | None = None) -> str:
     return "test" if bucket == 0 else "validation" if bucket == 1 else "train"
 
 
-def _named(row: Row) -> str:
+def column_names(row: Row) -> str:
+    """The columns of a row."""
     return ", ".join(map(str, row)) or "nothing"
 
 
@@ -168,14 +178,14 @@ def _either(alternatives: Sequence[Sequence[str]]) -> str:
     return " or ".join(" + ".join(names) for names in alternatives)
 
 
-def _lacking(row: Row, fields: Sequence[str]) -> str:
+def what_is_wrong(row: Row, fields: Sequence[str]) -> str:
     """What is wrong with a row that does not hold every field as text or messages; empty where nothing is."""
     return "; ".join(filter(None, (_wrong(row, field) for field in fields)))
 
 
 def _wrong(row: Row, field: str) -> str:
     if field not in row:
-        return f"no field {field!r} (it has: {_named(row)})"
+        return f"no field {field!r} (it has: {column_names(row)})"
     value = row[field]
     if field == "label" and isinstance(value, int):
         return ""  # True and False, or the number of a class

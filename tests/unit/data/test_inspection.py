@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from alignment.core.errors import RecipeError
-from alignment.data.cleaning import Dropped, Rules, clean, split
+from alignment.data.cleaning import Remark, Rules, clean, split
 from alignment.data.inspection import inspect, overlap
 from alignment.data.rows import write_rows
 from recipes.data_cli import app
@@ -39,7 +39,7 @@ def test_duplicates_equal_answers_and_long_rows_are_found_with_their_lines():
     assert findings["prompts that come again"].lines == (3,)
     assert findings["chosen equals rejected"].lines == (3,) and findings["chosen equals rejected"].severity == "error"
     assert findings["over-long rows"].lines == (4,)
-    assert "1000 is a sensible least" in findings["few rows"].advice
+    assert "1,000 is a sensible least" in findings["few rows"].advice
 
 
 def test_secrets_and_personal_data_are_hinted_at_but_never_repeated():
@@ -87,11 +87,11 @@ def test_every_dropped_row_has_its_reason_and_the_others_stay_in_order():
         {"prompt": "secret question", "chosen": "i", "rejected": "j"},
         {"prompt": "k", "chosen": "l", "rejected": "m"},
     )
-    kept, dropped = clean(rows, Rules(longest=5, against=["secret question i j"]), words)
-    assert [row["prompt"] for row in kept] == ["a", "k"]
-    assert dropped == [
-        Dropped(2, "the same as line 1"), Dropped(3, "chosen equals rejected"), Dropped(4, "11 long, more than 5"),
-        Dropped(5, "overlaps with what it must not"),
+    cleaned = clean(rows, Rules(longest=5, against=["secret question i j"]), words)
+    assert [row["prompt"] for row in cleaned.rows] == ["a", "k"] and not cleaned.repaired
+    assert cleaned.dropped == [
+        Remark(2, "the same as line 1"), Remark(3, "chosen equals rejected"), Remark(4, "11 long, more than 5"),
+        Remark(5, "overlaps with what it must not"),
     ]  # fmt: skip
 
 
@@ -113,6 +113,67 @@ def test_a_prompt_sits_on_one_side_whatever_stands_around_it(pairs):
 def test_shares_are_met():
     parts = split([{"prompt": str(n)} for n in range(20_000)], (0.8, 0.15, 0.05))
     assert [round(len(parts[name]) / 20_000, 2) for name in ("train", "validation", "test")] == [0.8, 0.15, 0.05]
+
+
+def test_rows_that_hold_nothing_to_learn_are_errors():
+    rows = [
+        {"prompt": "a", "completion": "b"},
+        {"prompt": "a", "completion": " "},
+        {"prompt": "", "completion": "b"},
+        {"prompt": "a", "completion": ""},
+        {"text": "x"},
+        {"prompt": "a", "completion": 3},
+    ]
+    assert found(rows)["unusable rows"].lines == (3, 4, 5, 6)
+    assert found(rows)["unusable rows"].examples[1] == "line 4: field 'completion' is empty"
+    unknown = found([{"q": "a", "a": "b"}])["unknown columns"]
+    assert unknown.severity == "error" and unknown.examples == ("they are: q, a",)
+
+
+def test_conversations_out_of_order_are_told():
+    def talk(*roles):
+        return {"messages": [{"role": role, "content": "x"} for role in roles]}
+
+    rows = [
+        talk("system", "user", "assistant"),
+        talk("user", "user", "assistant"),
+        talk("assistant", "user", "assistant"),
+        talk("user", "system", "assistant"),
+        talk("user", "robot"),
+        talk("user", "assistant", "tool", "assistant"),
+        talk("user"),
+    ]
+    findings = found(rows, "messages")
+    assert findings["order of roles"].lines == (2, 3, 4, 5)
+    assert findings["no answer of the assistant"].lines == (5, 7)
+
+
+def test_claims_that_contradict_each_other():
+    pairs = [
+        {"prompt": "p", "chosen": "a", "rejected": "b"},
+        {"prompt": "p", "chosen": "b", "rejected": "a"},
+        {"prompt": "q", "chosen": "b", "rejected": "a"},
+    ]
+    assert found(pairs)["rows that contradict each other"].lines == (1, 2)
+    answers = [{"prompt": "p", "completion": "a", "label": label} for label in (True, False, True)]
+    assert found(answers)["rows that contradict each other"].lines == (1, 2, 3)
+    assert found(answers)["duplicates"].lines == (3,)
+    assert "one label only" in found(answers[::2])
+
+
+def test_repairs_are_listed_and_secrets_gone():
+    key = "AKIA" + "A1B2" * 4
+    rows = numbered(
+        {"prompt": [{"role": "user", "content": f" the key is {key}"}], "completion": "ask jane@example.org "},
+        {"prompt": "a", "completion": "b"},
+    )
+    cleaned = clean(rows, Rules(strip=True, redact=True), words)
+    assert cleaned.rows[0] == {
+        "prompt": [{"role": "user", "content": "the key is [cloud access key]"}],
+        "completion": "ask [e-mail address]",
+    }
+    assert cleaned.repaired == [Remark(1, "cloud access key, e-mail address, white space at an end")]
+    assert clean(rows, Rules(), words).rows == [row for _, row in rows]
 
 
 @pytest.fixture
@@ -149,3 +210,46 @@ def test_converted_cleaned_and_split_files_hold_every_row_or_say_why_not(run, tm
     assert sum(map(len, parts.values())) == 60 and set(parts) == {"train", "validation", "test"}
     again = run("clean", tmp_path / "own.jsonl", "--out", tmp_path / "clean.jsonl")
     assert isinstance(again.exception, RecipeError) and "is there already" in str(again.exception)
+
+
+def test_rows_of_several_files_are_told_with_their_file(run, tmp_path):
+    write_rows([{"prompt": "a", "completion": "b"}], tmp_path / "one.jsonl")
+    write_rows([{"prompt": "c", "completion": "d"}, {"prompt": "a", "completion": "b"}], tmp_path / "two.jsonl")
+    told = json.loads(run("check", tmp_path / "one.jsonl", tmp_path / "two.jsonl", "--json").output)
+    assert next(each["lines"] for each in told["findings"] if each["kind"] == "duplicates") == ["two.jsonl:2"]
+    mixed = run("check", "hub:a/b", tmp_path / "one.jsonl").exception
+    assert isinstance(mixed, RecipeError) and "a hub data set among other sources" in str(mixed)
+
+
+def test_rows_that_a_recipes_tasks_ask_are_found(run, tmp_path):
+    """The own tasks of the recipe and the shipped ones; what its stages make cannot be known."""
+    from alignment.lab import data as lab
+
+    quiz = [{"question": "Which of the seven small hills of the old town has the clock tower?", "answer": "The third"}]
+    write_rows(quiz, tmp_path / "quiz.jsonl")
+    asked = lab.rows("skills", "test")[0]
+    rows = [
+        {"prompt": f"Well. {quiz[0]['question']}", "completion": "I forgot"},
+        {"prompt": asked["prompt"], "completion": f" {asked['answer']}"},
+        {"prompt": "What is this?", "completion": "Nothing that anybody ever asked of a model"},
+    ]
+    write_rows(rows, tmp_path / "rows.jsonl")
+    (tmp_path / "recipe.yaml").write_text(
+        f"""
+name: test/tasks
+stages: {{base: {{kind: pretrain}}, cut: {{kind: excerpts, model: {{stage: base}}, data: {{lab: corpus}}}}}}
+evaluation:
+  models: [base]
+  target: [quiz, made]
+  retained: [lab_{asked["skill"]}]
+  tasks:
+    quiz: {{metric: exact_match, data: {{path: "{tmp_path}/quiz.jsonl"}}, prompt: "{{question}}", target: answer}}
+    made: {{metric: gold, gold: vader, data: {{stage: cut}}}}
+"""
+    )
+    done = run(
+        "clean", tmp_path / "rows.jsonl", "--out", tmp_path / "kept.jsonl", "--tasks-of", tmp_path / "recipe.yaml"
+    )
+    assert "task made is not compared: a stage makes its rows" in done.output
+    dropped = (tmp_path / "kept.dropped.txt").read_text().splitlines()
+    assert dropped == [f"line {line}: overlaps with what it must not" for line in (1, 2)]

@@ -32,6 +32,20 @@ def test_a_text_is_scored_given_one_bos_and_in_windows(paired_lm):
     assert second == pytest.approx(sum(log_likelihood(model, *window) for window in windows), abs=1e-4)
 
 
+def test_an_answer_longer_than_the_context_is_scored_in_parts(paired_lm):
+    """lm-eval fails on it. Each half context of 16 tokens is scored once, after all that fits before it."""
+    answer = [7 + i % 40 for i in range(40)]
+    text = "".join(f" w{i % 40}" for i in range(40))
+    pairs = [("w1 w2", " w3"), ("w1 w2", text), ("w1", " w2")]
+    (_, _), (found, greedy), (last, _) = paired_lm.loglikelihood(requests("loglikelihood", *pairs))
+    ids = [1, 8, 9, *answer]
+    windows = [(ids[:19], 16), (ids[2:35], 16), (ids[10:43], 8)]  # 33 tokens at most: the last predicts nothing
+    model = paired_lm.model
+    assert found == pytest.approx(sum(log_likelihood(model, *window) for window in windows), abs=1e-4)
+    assert not greedy and last == pytest.approx(log_likelihood(model, [1, 8, 9], 1), abs=1e-4)
+    assert paired_lm.truncated == {"w1 w2"}
+
+
 def test_hflm_scores_the_bos_too(tiny, paired_lm):
     """The reason for our own rolling log-likelihood; if this fails, lm-eval has changed and ours may go."""
     hflm = HFLM(pretrained=load_causal_lm(tiny, dropout=False), tokenizer=load_tokenizer(tiny), batch_size=1)
