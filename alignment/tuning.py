@@ -1,4 +1,4 @@
-"""What every stage that fine-tunes a language model through a Hugging Face trainer does alike: load it, carry the training out."""
+"""What every stage that fine-tunes a model through a Hugging Face trainer does alike: load it, carry the training out."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from transformers import PrinterCallback
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
 from alignment.core.context import Context
 from alignment.evaluations import EvaluateCallback, Evaluations
-from alignment.models.config import TuningConfig
+from alignment.models.config import SupervisedConfig, TuningConfig
 from alignment.models.load import load_causal_lm, save_model
-from alignment.models.training import step_of
+from alignment.models.training import step_of, trainer_arguments
 
 
 class Tuned(NamedTuple):
@@ -40,6 +40,25 @@ def load_for_tuning(config: TuningConfig, path: Path, context: Context, dropout:
         dropout=dropout,
         seed=context.seed_for("adapter"),
     )
+
+
+def supervised_arguments(config: SupervisedConfig, context: Context) -> dict[str, Any]:
+    """`trainer_arguments` with how long to train, and when to validate."""
+    arguments = trainer_arguments(config, context)
+    if config.steps is not None:
+        arguments |= {"max_steps": config.steps}
+    if config.epochs is not None:
+        arguments |= {"num_train_epochs": config.epochs}
+    if config.evaluate_every is not None:
+        arguments |= {"eval_strategy": "steps", "eval_steps": config.evaluate_every}
+    if config.early_stopping is not None:
+        arguments |= {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": False}
+        arguments |= {"save_steps": config.evaluate_every}  # the best weights must be among the saved ones
+    return arguments
+
+
+def early_stopping(config: SupervisedConfig) -> list[TrainerCallback]:
+    return [EarlyStoppingCallback(config.early_stopping.patience)] if config.early_stopping is not None else []
 
 
 def carry_out(

@@ -87,6 +87,11 @@ class MeasuredTask:
         return self.task.OUTPUT_TYPE == "multiple_choice" and self.task.get_config("process_results") is None
 
     @property
+    def labels(self) -> list[str]:
+        """Those of a classification task; none for other tasks."""
+        return self.metadata.get("labels") or []
+
+    @property
     def new_tokens(self) -> int:
         """The most tokens of an answer; 0 where nothing is generated. 256 is lm-eval's default."""
         return self.decoding.get("max_gen_toks", 256) if self.task.OUTPUT_TYPE == "generate_until" else 0

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, field_validator, model_validator
 
 from alignment.core.config import Config, DataRef, ModelRef, StageConfig
-from eval.task_config import Asking, ChoicesTask, ExactTask, LastWordTask, PairsTask, base_name
+from eval.task_config import Asking, ChoicesTask, ExactTask, LabelsTask, LastWordTask, PairsTask, base_name
 from eval.win_config import WinRate
 
 Role = Literal["target", "retained", "extra"]
@@ -39,7 +39,9 @@ class TextTask(Config):
     cluster: str | None = Field(None, description="a field of the rows: items that share its value share a source")
 
 
-Task = Annotated[TextTask | ChoicesTask | ExactTask | PairsTask | LastWordTask, Field(discriminator="metric")]
+Task = Annotated[
+    TextTask | ChoicesTask | LabelsTask | ExactTask | PairsTask | LastWordTask, Field(discriminator="metric")
+]
 
 
 class SpreadRows(DataRef):

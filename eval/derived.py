@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from eval.classification import classifications, f1_changes
 from eval.divergence_arms import arm_divergences
 from eval.formats import format_readings
 from eval.frontier import frontier
@@ -37,6 +38,8 @@ def derived(report: ReportInput) -> dict[str, Sequence[Any]]:
         found["reward_models"] = rewards
     if readings := format_readings(report):
         found["formats"] = readings
+    if classified := classifications(report):
+        found |= {"classification": classified, "f1_changes": f1_changes(report)}
     if measured := quality(report):
         found |= {"quality": measured, "quality_changes": quality_changes(report)}
     return found

@@ -35,6 +35,7 @@ from alignment.core.context import derive_seed
 from alignment.models.attached import positions_taken
 from alignment.models.load import context_length
 from eval.catalogue import MeasuredTask
+from eval.classifier_lm import ClassifierLM
 
 Report = Callable[[int, int], None]
 _LOGITS_AT_ONCE = 2**28  # numbers in a batch's logits: 1 GiB in fp32, and as much again for their log-softmax
@@ -163,7 +164,11 @@ def stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
 
 
 def run_task(
-    lm: PairedLM, measured: MeasuredTask, limit: int | None, report: Report, run_generated_code: bool = False
+    lm: PairedLM | ClassifierLM,
+    measured: MeasuredTask,
+    limit: int | None,
+    report: Report,
+    run_generated_code: bool = False,
 ) -> list[dict[str, Any]]:
     """lm-eval's sample records of one task, in the order of its documents, for each of its filters.
 

@@ -15,7 +15,7 @@ from alignment.core.errors import DataError
 from alignment.data.formats import AS_THEY_ARE
 from alignment.data.reading import has_lines
 from alignment.data.rows import Row, load_rows, read_rows
-from eval.task_config import ChoicesTask, ExactTask, LastWordTask, LocalTask, PairsTask
+from eval.task_config import ChoicesTask, ExactTask, LabelsTask, LastWordTask, LocalTask, PairsTask
 
 _COLUMN = re.compile(r"\{([^{}]+)\}")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -36,7 +36,8 @@ class Documents(NamedTuple):
 def read_documents(task: LocalTask, data: DataRef, artifact: Artifact | None, where: str) -> Documents:
     """The rows of `data` as documents of `task`, all of them, whatever its limit.
 
-    choices: prompt, choices, gold (the place of the right one). exact_match: prompt, answer (the first target), targets.
+    choices: prompt, choices, gold (the place of the right one). labels: the same, with the text that a classifier reads.
+    exact_match: prompt, answer (the first target), targets.
     pairs: good, bad. last_word: prompt, answer. With `cluster` where the task names one.
     Raises DataError with file and line of rows that hold no such document, or could be read in two ways, unless the task skips them.
     """
@@ -91,6 +92,8 @@ def _reader(task: LocalTask) -> Callable[[Row], Row]:
     match task:
         case ChoicesTask():
             return lambda row: _choices(task, row)
+        case LabelsTask():
+            return lambda row: _labels(task, row)
         case ExactTask():
             return lambda row: _exact(task, row)
         case PairsTask():
@@ -110,7 +113,13 @@ def _choices(task: ChoicesTask, row: Row) -> Row:
     return {"prompt": _fill(task.prompt, row), "choices": choices, "gold": gold}
 
 
-def _place(answer: Any, choices: Sequence[str], task: ChoicesTask) -> int:
+def _labels(task: LabelsTask, row: Row) -> Row:
+    gold = _place(_column(row, task.answer), task.labels, task)
+    text = {} if task.text is None else {"text": _fill(task.text, row)}
+    return {"prompt": _fill(task.prompt, row), "choices": task.labels, "gold": gold} | text
+
+
+def _place(answer: Any, choices: Sequence[str], task: ChoicesTask | LabelsTask) -> int:
     """Where the right choice stands. An answer that could be read in two ways, such as "1", is refused."""
     readings: dict[str, int] = {}
     whole = answer if type(answer) is int else int(answer) if isinstance(answer, str) and answer.isdecimal() else None

@@ -10,7 +10,7 @@ from lm_eval.api.task import ConfigurableTask
 from alignment.core.artifact import Artifact
 from alignment.data.rows import Row
 from eval.local_rows import chosen, normalise, read_documents
-from eval.task_config import LOCAL_FIELDS, ChoicesTask, ExactTask, LastWordTask, LocalTask, PairsTask
+from eval.task_config import LOCAL_FIELDS, ChoicesTask, ExactTask, LabelsTask, LastWordTask, LocalTask, PairsTask
 from eval.text_tasks import decoding, task_config
 
 ACC = [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}]
@@ -29,6 +29,7 @@ def local_task(name: str, task: LocalTask, inputs: Mapping[str, Artifact]) -> Co
     own = _own(task)
     scoring = task.model_dump(mode="json", exclude=set(LOCAL_FIELDS))
     more = {"scoring": scoring, "samples": task.samples if isinstance(task, ExactTask) else 1, "left_out": left_out}
+    more |= {"labels": task.labels} if isinstance(task, LabelsTask) else {}
     if not isinstance(task, PairsTask):  # a pair of texts answers nothing
         own |= {"num_fewshot": None}
         own |= {"custom_dataset": _splits(docs, examples), "fewshot_split": "examples"} if examples else {}
@@ -37,7 +38,7 @@ def local_task(name: str, task: LocalTask, inputs: Mapping[str, Artifact]) -> Co
 
 def _own(task: LocalTask) -> dict[str, Any]:
     match task:
-        case ChoicesTask():
+        case ChoicesTask() | LabelsTask():
             return {
                 "output_type": "multiple_choice",
                 "doc_to_text": "prompt",

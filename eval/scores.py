@@ -14,13 +14,14 @@ import pyarrow.parquet
 from alignment.core.artifact import digest_of
 from alignment.core.errors import DataError, RecipeError
 from eval.catalogue import MeasuredTask
+from eval.classifier_lm import ClassifierLM
 from eval.harness import PairedLM
 from eval.items import SCHEMA, value_of
 
 Item = dict[str, Any]
 
 
-def items_of(measured: MeasuredTask, samples: Sequence[dict[str, Any]], lm: PairedLM) -> list[Item]:
+def items_of(measured: MeasuredTask, samples: Sequence[dict[str, Any]], lm: PairedLM | ClassifierLM) -> list[Item]:
     """One row per document, of the task's first filter, in the columns of `eval/items.py`.
 
     `length` counts the tokens of a generated answer, its end token aside; it is empty where nothing is generated.
@@ -85,12 +86,13 @@ def entry_of(
         "sampled": measured.sampled,
         "samples": measured.samples,
         "shots": measured.shots,
-    }
+    } | ({"labels": measured.labels} if measured.labels else {})
 
 
 def settings_of(measured: MeasuredTask, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the evaluation's settings that this task's scores depend on, with the task's own."""
-    names = ["context_length", "lm_eval"]
+    # labels are for comparing unlike models, whose contexts differ by nature: what was cut is told beside the score
+    names = ["lm_eval"] if measured.labels else ["context_length", "lm_eval"]
     if measured.sampled:  # the noise is drawn batch by batch
         names += ["sampling_seed", "batch_size"]
     own: dict[str, Any] = {}
@@ -108,7 +110,7 @@ def write_items(items: Sequence[Item], path: Path) -> None:
     pyarrow.parquet.write_table(pa.Table.from_pylist(list(items), schema=SCHEMA), path)
 
 
-def _result(measured: MeasuredTask, sample: dict[str, Any], lm: PairedLM) -> Item:
+def _result(measured: MeasuredTask, sample: dict[str, Any], lm: PairedLM | ClassifierLM) -> Item:
     value = sample[measured.metric]
     match measured.task.OUTPUT_TYPE:
         case _ if measured.metric == "bits_per_byte":
@@ -127,7 +129,7 @@ def _result(measured: MeasuredTask, sample: dict[str, Any], lm: PairedLM) -> Ite
     return {"score": _number(measured, value), "target": str(sample["target"])} | _answers(measured, sample, lm)
 
 
-def _answers(measured: MeasuredTask, sample: dict[str, Any], lm: PairedLM) -> Item:
+def _answers(measured: MeasuredTask, sample: dict[str, Any], lm: PairedLM | ClassifierLM) -> Item:
     """What was generated. A filter may give a list, such as whole programs made of the answers; the first is shown."""
     found = sample["filtered_resps"][0]
     answers = [str(answer) for answer in found] if isinstance(found, list) else [str(found)]

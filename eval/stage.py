@@ -2,7 +2,8 @@
 
 Reads inputs["model"]; writes `items.parquet` (columns: eval/items.py) and `evaluation.json` (one entry a task, and the settings); with
 a `divergence:` block also `divergence.parquet` (eval/divergence_rows.py), against the models in inputs["divergence.references.N.model"].
-Every model is measured by the same backend in fp32, whatever precision it was trained in. Takes seconds to minutes, so a
+Every model is measured by the same backend in fp32, whatever precision it was trained in; a classifier by its head, on tasks of labels
+(eval/classifier_lm.py). Takes seconds to minutes, so a
 killed evaluation starts anew.
 """
 
@@ -21,8 +22,11 @@ from alignment.core.artifact import Artifact, digest_of
 from alignment.core.context import Context
 from alignment.core.errors import RecipeError
 from alignment.data.chat import require_chat_template
+from alignment.models.classifier import is_classifier
 from alignment.models.load import load_to_read, load_tokenizer
 from eval.catalogue import MeasuredTask, find_tasks, parts_of
+from eval.classifiable import require_classifiable
+from eval.classifier_lm import ClassifierLM
 from eval.config import EvaluateConfig
 from eval.divergence import measure
 from eval.divergence_inputs import Prepared, prepare
@@ -74,12 +78,15 @@ def _divergences(prepared: Prepared, model: Any, context: Context) -> dict[str, 
     return means
 
 
-def _items(measured: MeasuredTask, lm: PairedLM, config: EvaluateConfig, report: Report) -> list[Item]:
+def _items(measured: MeasuredTask, lm: PairedLM | ClassifierLM, config: EvaluateConfig, report: Report) -> list[Item]:
     samples = run_task(lm, measured, config.limit, report, config.run_generated_code)
     return items_of(measured, samples, lm)
 
 
-def _load_model(config: EvaluateConfig, model: Artifact, tasks: list[MeasuredTask]) -> PairedLM:
+def _load_model(config: EvaluateConfig, model: Artifact, tasks: list[MeasuredTask]) -> PairedLM | ClassifierLM:
+    if is_classifier(model.path):
+        require_classifiable(config, config.model.stage or model.path.name)
+        return ClassifierLM(model.path, tasks)
     tokenizer = load_tokenizer(model.path)
     if any(measured.chat for measured in tasks):
         require_chat_template(tokenizer)
@@ -97,7 +104,7 @@ def _load_model(config: EvaluateConfig, model: Artifact, tasks: list[MeasuredTas
     return lm
 
 
-def _settings(config: EvaluateConfig, lm: PairedLM) -> dict[str, Any]:
+def _settings(config: EvaluateConfig, lm: PairedLM | ClassifierLM) -> dict[str, Any]:
     return {
         "limit": config.limit,
         "batch_size": config.batch_size,

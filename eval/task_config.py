@@ -54,6 +54,30 @@ class ChoicesTask(_LocalTask):
     delimiter: str = " "
 
 
+class LabelsTask(_LocalTask):
+    """Which of a few labels a text has. A language model is right if the right label has the highest log-likelihood after the
+    prompt, a classifier (a stage of kind `classify`) if its head says so of `text`: both on the same items. Metric: acc.
+
+    labels: a classifier's own. answer: the column with the right one, as its text or its place (0, 1, ...); answer_is: how to read
+    it, where rows allow two readings. delimiter: stands between prompt and label, but not in the chat format.
+    """
+
+    metric: Literal["labels"]
+    prompt: Template
+    text: Template | None = Field(None, description="what a classifier reads; none = it is not measured on this task")
+    labels: list[str] = Field(min_length=2)
+    answer: str = "label"
+    answer_is: Literal["text", "index"] | None = None
+    delimiter: str = " "
+
+    @field_validator("labels")
+    @classmethod
+    def _distinct(cls, labels: list[str]) -> list[str]:
+        if len(set(labels)) < len(labels) or not all(label.strip() for label in labels):
+            raise ValueError("each label once, and none empty")
+        return labels
+
+
 class ExactTask(_LocalTask):
     """The model answers; right if the answer is the target, white space aside. Metric: exact_match.
 
@@ -108,7 +132,7 @@ class LastWordTask(_LocalTask):
     target: str = "target"
 
 
-LocalTask = ChoicesTask | ExactTask | PairsTask | LastWordTask
+LocalTask = ChoicesTask | LabelsTask | ExactTask | PairsTask | LastWordTask
 LOCAL_FIELDS = frozenset(_LocalTask.model_fields)  # which rows are asked; all other fields say how answers are scored
 
 

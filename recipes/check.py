@@ -6,6 +6,7 @@ from alignment.core.config import DataRef, StageConfig
 from alignment.core.errors import RecipeError
 from alignment.sft.config import Order
 from alignment.tracking import require_installed
+from eval.classifiable import require_classifiable
 from eval.config import Evaluation
 from recipes.check_frontier import check_frontier
 from recipes.check_rows import CheckedData, check_rows
@@ -28,6 +29,9 @@ def check_recipe(recipe: Recipe) -> list[CheckedData]:
                 checked.append(check_rows(reference, fields, place, _ordering_column(config, role)))
     if recipe.evaluation:
         checked += check_tasks(recipe.evaluation, recipe.comparison)
+        for name in recipe.evaluation.models:
+            if name in recipe.stages and KINDS[recipe.stages[name].kind].makes == "classifier":
+                require_classifiable(recipe.evaluation, name)
         checked += _check_divergence(recipe.evaluation)
         _check_contrasts(recipe, recipe.evaluation)
         check_sequences(recipe, recipe.evaluation)

@@ -40,7 +40,12 @@ def check(recipe: RecipeName, overrides: Overrides = None, store: StoreFolder = 
     from recipes.schema import load_recipe
 
     parsed, _ = load_recipe(recipe, overrides or [])
-    plan = make_plan(parsed, _externals(store))
+    externals = _externals(store, fetch=False)
+    plan = make_plan(parsed, externals)
+    for where, name in externals.unreached:
+        out.print(
+            f"  {where}: {escape(name)}, not in the local cache, and the hub cannot be asked from here", soft_wrap=True
+        )
     for data in check_recipe(parsed):
         rows = f"{data.rows:,} rows{' and more' * data.more}" if data.rows else "checked when its stage starts"
         rows += f" ({data.format})" if data.format else ""
@@ -144,11 +149,11 @@ def compare(
     compare_two(a, b, [task for task in tasks.split(",") if task], limit, margin, store, out, metric, as_json)
 
 
-def _externals(store: Path):
+def _externals(store: Path, fetch: bool = True):
     from alignment.core.store import Store
     from recipes.external import Externals
 
-    return Externals(Store(store).root / ".digests.json")
+    return Externals(Store(store).root / ".digests.json", fetch)
 
 
 def main() -> None:

@@ -16,14 +16,20 @@ from alignment.models.layout import base_of, parts_of
 from eval.task_files import made_of
 
 _MODEL_FILES: list[str] = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+_PATIENCE = 10.0  # seconds
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 
 
 class Externals:
-    """Resolves references, each once. File digests are remembered by path, size and time of change in `memory`."""
+    """Resolves references, each once. File digests are remembered by path, size and time of change in `memory`.
 
-    def __init__(self, memory: Path | None = None) -> None:
-        self._memory = memory
+    fetch: False = for a check: nothing is downloaded; the hub is only asked whether it has what the cache lacks, and a reference
+    about which it cannot be asked is left in `unreached`, as (where, name).
+    """
+
+    def __init__(self, memory: Path | None = None, fetch: bool = True) -> None:
+        self._memory, self._fetch = memory, fetch
+        self.unreached: list[tuple[str, str]] = []
         self._known: dict[str, str] = {}
         self._resolved: dict[str, tuple[Artifact | None, dict[str, Any]]] = {}
         if memory is not None and memory.exists():
@@ -67,8 +73,10 @@ class Externals:
                     "a folder in Hugging Face format",
                     "correct the path",
                 )
-        else:
+        elif self._fetch:
             folder = hub_snapshot(reference, where)
+        else:
+            return Artifact("model", "", Path()), {"hub": self._asked(reference, where), "revision": reference.revision}
         _require_model_files(folder, where)
         files = sorted({path for part in parts_of(folder) for pattern in _MODEL_FILES for path in part.glob(pattern)})
         digest = digest_of({str(path.relative_to(folder)): self._digest(path) for path in files})
@@ -82,8 +90,15 @@ class Externals:
         if reference.path is not None:
             # the suffix says how the bytes are read
             return None, {"files": [[path.suffix, self._digest(path)] for path in resolve_paths(reference, where)]}
-        revision = hub_revision(reference, where)
+        revision = hub_revision(reference, where) if self._fetch else self._asked(reference, where)
         return Artifact("dataset", revision, Path()), {"hub": reference.hub, "revision": revision}
+
+    def _asked(self, reference: ModelRef | DataRef, where: str) -> str:
+        """The name of a hub reference, once it is sure that cache or hub have it or that nobody can be asked."""
+        name = reference.hub or ""
+        if not hub_has(reference, where):
+            self.unreached.append((where, f"hub:{name}"))
+        return name
 
     def _digest(self, path: Path) -> str:
         status = path.stat()
@@ -114,6 +129,30 @@ def _data_files(config: Mapping[str, Any]) -> Iterator[str]:
         for file in entry if isinstance(entry, list) else [entry]:
             if isinstance(file, str) and "://" not in file:
                 yield file
+
+
+def hub_has(reference: ModelRef | DataRef, where: str) -> bool:
+    """Whether cache or hub have it; False where the hub cannot be asked. Raises ModelError or DataError if it says no."""
+    from httpx import HTTPError
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+
+    of_models, name = isinstance(reference, ModelRef), reference.hub or ""
+    kind = "model" if of_models else "dataset"
+    try:
+        snapshot_download(name, repo_type=kind, revision=reference.revision, local_files_only=True)
+        return True
+    except (OSError, ValueError, HFValidationError):
+        pass  # not in the cache
+    try:
+        HfApi().repo_info(name, repo_type=kind, revision=reference.revision, timeout=_PATIENCE)
+        return True
+    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
+        what = f"the hub has no {kind} {name!r}: {str(error).strip().splitlines()[0]}"
+        expected, remedy = f"a {kind} that the hub knows", "check name, revision and access, or give `path:`"
+        raise (ModelError if of_models else DataError)(where, what, expected, remedy) from None
+    except (HfHubHTTPError, HTTPError, OSError):
+        return False
 
 
 def hub_snapshot(reference: ModelRef, where: str) -> Path:

@@ -212,7 +212,7 @@ def _ordered(stages: dict[str, StageConfig], along: dict[str, EvaluateConfig]) -
                     f"one of {', '.join(known) or 'none'}",
                     "correct the name or add the stage",
                 )
-            _check_makes(f"{_place(name)}.{role}", role, reference, stages[needed])
+            _check_makes(f"{_place(name)}.{role}", stages[name], role, reference, stages[needed])
             visit(needed)
         path.pop()
         order.append(name)
@@ -226,11 +226,12 @@ _REWARDS = ("reward", "second_reward")  # references to models that are to be re
 _COUNT_TOKENS = ("sft", "dpo", "kto", "grpo", "rloo", "ppo")
 
 
-def _check_makes(where: str, role: str, reference: Reference, source: StageConfig) -> None:
+def _check_makes(where: str, user: StageConfig, role: str, reference: Reference, source: StageConfig) -> None:
     """A reference names a stage that makes what its role needs. Raises RecipeError."""
     made, last, needed = KINDS[source.kind].makes, role.rpartition(".")[2], reference.stage
     expected = "dataset" if isinstance(reference, DataRef) else "reward_model" if last in _REWARDS else "model"
-    if made != expected:
+    measured = isinstance(user, EvaluateConfig) and role == "model"
+    if made != expected and not (measured and made == "classifier"):
         kinds = ", ".join(kind for kind, spec in KINDS.items() if spec.makes == expected)
         what = f"stage {needed!r} makes a {made.replace('_', ' ')}"
         raise RecipeError(where, what, f"a {expected.replace('_', ' ')}: a stage of kind {kinds}", "name another stage")

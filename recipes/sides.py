@@ -104,7 +104,7 @@ def _in_store(name: str, stage: str, store: Store) -> Side | None:
     cells = sorted(store.manifests(), key=lambda cell: cell[1]["provenance"]["started"])
     made = {manifest["digest"]: manifest for _, manifest in cells}
     named = [cell for cell in cells if _stage(cell[1]) == stage]
-    models, others = _newest([cell for cell in named if cell[1]["kind"] == "model"], made)
+    models, others = _newest([cell for cell in named if cell[1]["kind"] in ("model", "classifier")], made)
     digests = {manifest["digest"] for _, manifest in models}
     measured = [cell for cell in named if cell[1]["kind"] == "evaluation"]
     if models:  # a pretrained stage has none

@@ -297,6 +297,7 @@ FORMATS: tuple[Format, ...] = (
     Format("alpaca template", "alpaca as plain text in the paper's template", _INSTRUCTION, _alpaca_template, True),
     Format("question and answer", "question, answer", (("question", "answer"),), _question),
     Format(AS_THEY_ARE, "no conversion", ((),), _same, True),
+    Format("labelled texts", "text, label", (("text", "label"),), _same),
     Format("text", "plain text", (("text",),), _same),
     Format("prompts", "prompt", (("prompt",),), _same),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -16,14 +17,19 @@ from alignment.models.config import FreezeConfig, PeftConfig
 _LAYER = re.compile(r"\.(?:layers|layer|h|blocks)\.(\d+)\.")  # Llama, BERT, GPT-2 and others number their layers so
 
 
-def add_adapter(model: PreTrainedModel, peft: PeftConfig, seed: int = 0) -> Any:
-    """`model` frozen, with a fresh adapter drawn from `seed` alone. Raises ModelError if no layer is a target."""
+def add_adapter(
+    model: PreTrainedModel, peft: PeftConfig, seed: int = 0, task: str = "CAUSAL_LM", heads: Sequence[str] = ()
+) -> Any:
+    """`model` frozen, with a fresh adapter drawn from `seed` alone. Raises ModelError if no layer is a target.
+
+    task: what the model is for, in peft's words. heads: names of parts that are trained whole beside the adapter.
+    """
     from peft import get_peft_model
 
     try:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return get_peft_model(model, _configuration(peft)) if peft.merges else attach(model, peft)
+            return get_peft_model(model, _configuration(peft, task, heads)) if peft.merges else attach(model, peft)
     except ValueError as error:
         names = sorted(
             {name.split(".")[-1] for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
@@ -36,21 +42,22 @@ def add_adapter(model: PreTrainedModel, peft: PeftConfig, seed: int = 0) -> Any:
         ) from None
 
 
-def _configuration(peft: PeftConfig) -> Any:
+def _configuration(peft: PeftConfig, task: str, heads: Sequence[str]) -> Any:
     from peft import IA3Config, LoraConfig
 
+    common: dict[str, Any] = {"task_type": task}
+    if heads:
+        common |= {"modules_to_save": list(heads), "exclude_modules": list(heads)}
     if peft.method == "ia3":  # which layers are feed-forward differs by architecture: peft knows the common ones
-        return IA3Config(
-            task_type="CAUSAL_LM", target_modules=None if peft.target_modules == "all-linear" else peft.target_modules
-        )
+        return IA3Config(target_modules=None if peft.target_modules == "all-linear" else peft.target_modules, **common)
     return LoraConfig(
-        task_type="CAUSAL_LM",
         r=peft.r,
         lora_alpha=peft.alpha,
         lora_dropout=peft.dropout,
         target_modules=peft.target_modules,
         use_rslora=peft.method == "rslora",
         use_dora=peft.method == "dora",
+        **common,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from operator import not_
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -177,5 +177,46 @@ class AnchoredConfig(TuningConfig):
         if self.anchor is not None and self.anchor.method != "kl" and self.peft is not None:
             raise ValueError(
                 f"anchor: under an adapter the weights stay where they are, so {self.anchor.method} holds nothing; use kl, or drop peft"
+            )
+        return self
+
+
+class EarlyStopping(Config):
+    """Stop after so many evaluations without a lower validation loss, and keep the best weights."""
+
+    patience: int = Field(3, gt=0)
+
+
+class SupervisedConfig(TuningConfig):
+    """A stage that learns the right answers that its rows hold. How long is said by exactly one of its LENGTHS."""
+
+    LENGTHS: ClassVar[tuple[str, ...]] = ("steps", "epochs")
+
+    data: DataRef
+    validation: DataRef | None = None
+    evaluate_every: int | None = Field(None, gt=0, description="steps between validations; None = only at the end")
+    early_stopping: EarlyStopping | None = None
+    steps: int | None = Field(None, gt=0)
+    epochs: float | None = Field(None, gt=0)
+    group_by_length: bool = Field(True, description="batches of rows of similar length: less padding")
+    max_length: int | None = Field(
+        None, gt=1, description="tokens of a row, or of a packed sequence; None = the context"
+    )
+    on_long: Literal["error", "truncate"] = Field("error", description="what to do with rows that are longer")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SupervisedConfig:
+        given = [name for name in self.LENGTHS if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of {', '.join(self.LENGTHS)} (given: {', '.join(given) or 'none'})")
+        if self.validation == self.data:
+            raise ValueError("validation equals data: hold out rows of their own, for example another split")
+        if self.evaluate_every is not None and self.validation is None:
+            raise ValueError("evaluate_every needs validation data")
+        if self.early_stopping is not None and self.evaluate_every is None:
+            raise ValueError("early_stopping needs validation data and evaluate_every")
+        if self.early_stopping is not None and self.evaluate is not None and self.evaluate.best is not None:
+            raise ValueError(
+                "early_stopping keeps the weights of the lowest validation loss, evaluate.best others: choose"
             )
         return self

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,9 @@ _logger = logging.getLogger(__name__)
 transformers_logging.disable_progress_bar()  # a bar per loaded or saved file would flood a cell's log
 
 
-def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
-    """A model folder's tokenizer, sure to have an EOS and a pad token. A missing pad becomes EOS, and the log says so.
+def load_tokenizer(path: str | Path, generates: bool = True) -> PreTrainedTokenizerBase:
+    """A model folder's tokenizer, sure to have a pad token and, if the model generates, an EOS. A missing pad becomes EOS, and the
+    log says so.
 
     Padding side is left as it is: who generates sets it. Raises ModelError if there is no usable tokenizer.
     """
@@ -38,7 +41,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
             "tokenizer.json and tokenizer_config.json beside the weights",
             "copy the tokenizer's files into the folder",
         ) from None
-    if tokenizer.eos_token_id is None:
+    if tokenizer.eos_token_id is None and (generates or tokenizer.pad_token_id is None):
         raise ModelError(
             str(path), "the tokenizer has no EOS token", "an EOS token: it ends answers", "set eos_token in its config"
         )
@@ -82,7 +85,7 @@ def load_causal_lm(
         )
     options: dict[str, Any] = {"dtype": DTYPES[quantization.rest if quantization else precision], "config": config}
     if quantization is not None:
-        options |= {"quantization_config": _bitsandbytes(quantization, DTYPES[precision])}
+        options |= {"quantization_config": bitsandbytes(quantization, DTYPES[precision])}
     model = from_pretrained(AutoModelForCausalLM, path, **options)
     forbid_repacking(model)
     if freeze is not None:
@@ -127,9 +130,12 @@ def merged(model: Any, adapter: Path) -> PreTrainedModel:
     """The base of a `PeftModel`, read anew from its folder, with the saved adapter merged in."""
     from peft import PeftModel
 
-    base_path = model.base_model.model.name_or_path
-    dtype = read_config(base_path).dtype or torch.float32
-    base = from_pretrained(AutoModelForCausalLM, base_path, dtype=torch.float32)
+    trained = model.base_model.model
+    dtype = read_config(trained.name_or_path).dtype or torch.float32
+    config = deepcopy(trained.config)  # with a classifier's labels
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    base = from_pretrained(type(trained), trained.name_or_path, config=config, dtype=torch.float32)
     return PeftModel.from_pretrained(base, str(adapter)).merge_and_unload().to(dtype)  # type: ignore[operator]
 
 
@@ -208,16 +214,18 @@ def forbid_repacking(model: torch.nn.Module) -> None:
             part.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
 
 
-def _bitsandbytes(quantization: QuantizationConfig, compute_dtype: torch.dtype) -> Any:
+def bitsandbytes(quantization: QuantizationConfig, compute_dtype: torch.dtype, keep: Sequence[str] = ()) -> Any:
+    """transformers' configuration. keep: parts that stay as they are; none = what transformers knows as an output head."""
     from transformers import BitsAndBytesConfig
 
     if quantization.bits == 8:
-        return BitsAndBytesConfig(load_in_8bit=True)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(keep) or None)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=compute_dtype,
+        llm_int8_skip_modules=list(keep) or None,  # whatever its name, for 4 bits too
     )
 
 

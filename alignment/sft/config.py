@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from operator import not_
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from alignment.core.config import Config, ModelRef
 from alignment.data.mixture import MixedRef
-from alignment.models.config import AnchoredConfig
-
-
-class EarlyStopping(Config):
-    """Stop after so many evaluations without a lower validation loss, and keep the best weights."""
-
-    patience: int = Field(3, gt=0)
+from alignment.models.config import AnchoredConfig, SupervisedConfig
 
 
 class Replay(Config):
@@ -45,20 +39,18 @@ class Order(Config):
         return self
 
 
-class SFTConfig(AnchoredConfig):
+class SFTConfig(SupervisedConfig, AnchoredConfig):
     """Rows hold `prompt` and `completion` (loss on the answer), `messages` (loss on the assistant's turns) or `text`
     (loss on everything); an EOS is trained too unless the row says `finished: false`. They may be mixed from several data sets
     (alignment/data/mixture.py). How long is said by exactly one of steps, epochs and match_tokens."""
+
+    LENGTHS: ClassVar[tuple[str, ...]] = ("steps", "epochs", "match_tokens")
 
     kind: Literal["sft"] = "sft"
     data: MixedRef
     validation: MixedRef | None = None
     replay: Replay | None = None
     order: Order | None = Field(None, exclude_if=not_)
-    evaluate_every: int | None = Field(None, gt=0, description="steps between validations; None = only at the end")
-    early_stopping: EarlyStopping | None = None
-    steps: int | None = Field(None, gt=0)
-    epochs: float | None = Field(None, gt=0)
     match_tokens: ModelRef | None = Field(
         None, description="a stage whose `train_tokens` this one also trains on, to the nearest step"
     )
@@ -68,16 +60,9 @@ class SFTConfig(AnchoredConfig):
     group_by_length: bool = Field(
         True, description="batches of rows of similar length: less padding; an order comes before it"
     )
-    max_length: int | None = Field(
-        None, gt=1, description="tokens of a row, or of a packed sequence; None = the context"
-    )
-    on_long: Literal["error", "truncate"] = Field("error", description="what to do with rows that are longer")
 
     @model_validator(mode="after")
-    def _consistent(self) -> SFTConfig:
-        lengths = [name for name in ("steps", "epochs", "match_tokens") if getattr(self, name) is not None]
-        if len(lengths) != 1:
-            raise ValueError(f"give exactly one of steps, epochs, match_tokens (given: {', '.join(lengths) or 'none'})")
+    def _rows_are_ordered_once(self) -> SFTConfig:
         if self.order is not None and self.packing:
             raise ValueError("packing puts rows in an order of its own: remove it, or order")
         if self.order is not None and self.group_by_length and "group_by_length" in self.model_fields_set:
@@ -85,15 +70,5 @@ class SFTConfig(AnchoredConfig):
         if self.packing and self.peft is not None and self.peft.virtual_tokens is not None:
             raise ValueError(
                 f"packing: {self.peft.method} stands before every text, and a packed sequence holds several; set it to false"
-            )
-        if self.validation == self.data:
-            raise ValueError("validation equals data: hold out rows of their own, for example another split")
-        if self.evaluate_every is not None and self.validation is None:
-            raise ValueError("evaluate_every needs validation data")
-        if self.early_stopping is not None and self.evaluate_every is None:
-            raise ValueError("early_stopping needs validation data and evaluate_every")
-        if self.early_stopping is not None and self.evaluate is not None and self.evaluate.best is not None:
-            raise ValueError(
-                "early_stopping keeps the weights of the lowest validation loss, evaluate.best others: choose"
             )
         return self

@@ -8,7 +8,6 @@ from typing import Any
 
 import datasets
 from torch.utils.data import Sampler, SequentialSampler
-from transformers import EarlyStoppingCallback
 from trl.trainer.sft_config import SFTConfig as TrlSFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
@@ -16,17 +15,11 @@ from alignment.anchors import Anchored, KlAnchor, kl_anchor, weight_anchor
 from alignment.core.artifact import Artifact
 from alignment.core.context import Context
 from alignment.models.load import context_length, load_tokenizer, parameter_counts
-from alignment.models.training import (
-    LengthGrouped,
-    ReportCallback,
-    find_checkpoint,
-    report_callback,
-    trainer_arguments,
-)
+from alignment.models.training import LengthGrouped, ReportCallback, find_checkpoint, report_callback
 from alignment.sft.config import SFTConfig
 from alignment.sft.curriculum import ordered
 from alignment.sft.rows import Reader, Rows, sequences
-from alignment.tuning import carry_out, load_for_tuning
+from alignment.tuning import carry_out, early_stopping, load_for_tuning, supervised_arguments
 
 
 def run(config: SFTConfig, inputs: Mapping[str, Artifact], context: Context) -> dict[str, Any]:
@@ -101,14 +94,7 @@ def _trainer(
     length: dict[str, Any],
     report: ReportCallback,
 ) -> _Trainer:
-    arguments: dict[str, Any] = trainer_arguments(config, context) | length
-    if config.evaluate_every is not None:
-        arguments |= {"eval_strategy": "steps", "eval_steps": config.evaluate_every}
-    callbacks: list[Any] = [report]
-    if config.early_stopping is not None:
-        callbacks.append(EarlyStoppingCallback(config.early_stopping.patience))
-        arguments |= {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": False}
-        arguments |= {"save_steps": config.evaluate_every}  # the best weights must be among the saved ones
+    arguments: dict[str, Any] = supervised_arguments(config, context) | length
     arguments |= {"max_length": None, "padding_free": config.packing, "dataset_kwargs": {"skip_prepare_dataset": True}}
     trainer = _Trainer(
         model=model,
@@ -116,7 +102,7 @@ def _trainer(
         train_dataset=train,
         eval_dataset=validation,
         processing_class=tokenizer,
-        callbacks=callbacks,
+        callbacks=[report, *early_stopping(config)],
     )
     trainer.report = report
     return trainer
@@ -132,10 +118,9 @@ def _sampler(config: SFTConfig, rows: Rows, trainer: _Trainer) -> Sampler[int] |
 
 
 def _length(config: SFTConfig, rows: Rows, count: int, inputs: Mapping[str, Artifact]) -> dict[str, Any]:
-    """How long to train, as trl's arguments. count: of the sequences that hold the rows, several each if they are packed."""
-    if config.steps is not None:
-        return {"max_steps": config.steps}
-    if config.epochs is not None:
-        return {"num_train_epochs": config.epochs}
+    """Where another stage says how long to train: that, as an argument of trl's. count: of the sequences that hold the rows, several
+    each if they are packed."""
+    if config.match_tokens is None:
+        return {}
     tokens_a_step = rows.counted.sum() / count * config.batch_size * config.gradient_accumulation
     return {"max_steps": max(1, round(inputs["match_tokens"].summary["train_tokens"] / tokens_a_step))}

@@ -17,6 +17,7 @@ from eval.derived import derived
 from eval.report.page import Page, Section, as_json, environment
 from eval.report.sections import (
     along_training,
+    classification,
     comparisons,
     costs,
     curves,
@@ -51,6 +52,7 @@ SECTIONS: tuple[Callable[[Page], Section | None], ...] = (
     win_rates.section,
     forest.section,
     comparisons.section,
+    classification.section,
     transitions.section,
     formats.section,
     quality.section,

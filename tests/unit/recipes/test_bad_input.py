@@ -108,16 +108,6 @@ CASES = {
         "comparison.contrasts.0: 'ppo' is not among the evaluated models",
         "one of base, sft",
     ),
-    "unreachable hub name": (
-        {"stages.sft.model": {"hub": "nobody/no-such-model"}},
-        "hub model 'nobody/no-such-model' is not in the local cache and cannot be fetched",
-        "check name, revision and network",
-    ),
-    "unreachable hub data": (
-        {"stages.sft.data": {"hub": "nobody/no-such-data"}},
-        "hub data set 'nobody/no-such-data' cannot be reached",
-        "check name, revision and network",
-    ),
 }  # fmt: skip
 
 
@@ -133,6 +123,40 @@ def test_one_clear_message_and_exit_code_2(check, name, monkeypatch):
     assert "remedy:" in err
     assert "Traceback" not in err
     assert err.count("error ") <= 1 + err.count("error:")
+
+
+UNREACHABLE = {
+    "a model": ({"stages.sft.model": {"hub": "nobody/no-such-model"}}, "hub model 'nobody/no-such-model' is not in the local cache"),
+    "data": ({"stages.sft.data": {"hub": "nobody/no-such-data"}}, "hub data set 'nobody/no-such-data' cannot be reached"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNREACHABLE)
+def test_without_a_network_a_hub_name_passes_the_check_and_stops_what_needs_it(check, name, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    changes, what = UNREACHABLE[name]
+    code, out, _ = check(changes)
+    assert code == 0
+    assert "not in the local cache, and the hub cannot be asked from here" in " ".join(out.split())
+    code, _, err = check(changes, command="run")
+    assert code == 2
+    assert what in err
+    assert "check name, revision and network" in err
+
+
+@pytest.mark.parametrize("name", UNREACHABLE)
+def test_a_name_that_the_hub_does_not_know_fails_the_check(check, name, monkeypatch):
+    from httpx import Request, Response
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    def unknown(*_, **__):
+        raise RepositoryNotFoundError("404", response=Response(404, request=Request("GET", "https://hub")))
+
+    monkeypatch.setattr(HfApi, "repo_info", unknown)
+    code, _, err = check(UNREACHABLE[name][0])
+    assert code == 2
+    assert "the hub has no" in err and "check name, revision and access" in err
 
 
 FILES = {

@@ -54,7 +54,7 @@ def other_values(draw):
             case "drop":
                 del block[last]
             case "value":
-                block[last] = draw(st.sampled_from(ODD))
+                block[last] = copy.deepcopy(draw(st.sampled_from(ODD)))
             case "word":
                 block[last] = draw(st.sampled_from(WORDS))
             case "rename" if isinstance(block, dict):
