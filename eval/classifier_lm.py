@@ -15,8 +15,8 @@ import torch
 from lm_eval.api.model import LM
 
 from alignment.core.errors import ModelError
-from alignment.models.classifier import encode_texts, label_logprobs, labels_of, load_classifier, token_limit
-from alignment.models.load import load_tokenizer
+from alignment.models.classifier import encode_texts, label_logprobs, labels_of, load_classifier
+from alignment.models.load import load_tokenizer, token_limit
 from eval.catalogue import MeasuredTask
 
 

@@ -222,6 +222,8 @@ def _ordered(stages: dict[str, StageConfig], along: dict[str, EvaluateConfig]) -
     return order
 
 
+# what besides a language model a stage of that kind starts from or measures
+_ALSO = {"evaluate": "classifier", "classify": "classifier", "seq2seq": "seq2seq"}
 _REWARDS = ("reward", "second_reward")  # references to models that are to be reward models
 _COUNT_TOKENS = ("sft", "dpo", "kto", "grpo", "rloo", "ppo")
 
@@ -230,8 +232,7 @@ def _check_makes(where: str, user: StageConfig, role: str, reference: Reference,
     """A reference names a stage that makes what its role needs. Raises RecipeError."""
     made, last, needed = KINDS[source.kind].makes, role.rpartition(".")[2], reference.stage
     expected = "dataset" if isinstance(reference, DataRef) else "reward_model" if last in _REWARDS else "model"
-    measured = isinstance(user, EvaluateConfig) and role == "model"
-    if made != expected and not (measured and made == "classifier"):
+    if made != expected and not (role == "model" and made == _ALSO.get(user.kind)):
         kinds = ", ".join(kind for kind, spec in KINDS.items() if spec.makes == expected)
         what = f"stage {needed!r} makes a {made.replace('_', ' ')}"
         raise RecipeError(where, what, f"a {expected.replace('_', ' ')}: a stage of kind {kinds}", "name another stage")

@@ -91,6 +91,15 @@ KINDS: dict[str, StageKind] = {
         weight=1.5,
         fields=dict.fromkeys(("data", "validation"), (("text", "label"),)),
     ),
+    "seq2seq": StageKind(
+        config="alignment.seq2seq.config:Seq2SeqConfig",
+        run="alignment.seq2seq.stage:run",
+        makes="seq2seq",
+        version=1,
+        sources=("alignment/seq2seq", *_TRAINING, *_MODELS),
+        weight=2,
+        fields=dict.fromkeys(("data", "validation"), (("prompt", "completion"),)),
+    ),
     "excerpts": StageKind(
         config="reward.config:ExcerptsConfig",
         run="reward.excerpts:run",

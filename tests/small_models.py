@@ -15,6 +15,7 @@ from transformers import (
     DistilBertConfig,
     FalconConfig,
     GPT2Config,
+    GPTNeoXConfig,
     LlamaConfig,
     OPTConfig,
     PreTrainedTokenizerFast,
@@ -34,11 +35,12 @@ _CONFIGS: dict[str, tuple[type, type, dict[str, Any]]] = {
         {"hidden_size": 64, "intermediate_size": 64, "num_key_value_heads": 2, **_HEADS},
     ),
     "opt": (OPTConfig, AutoModelForCausalLM, {"hidden_size": 32, "ffn_dim": 64, "word_embed_proj_dim": 32, **_HEADS}),
+    "gpt_neox": (GPTNeoXConfig, AutoModelForCausalLM, {"hidden_size": 32, "intermediate_size": 64, **_HEADS}),
     "falcon": (FalconConfig, AutoModelForCausalLM, {"hidden_size": 32, **_HEADS}),
     "t5": (T5Config, AutoModelForSeq2SeqLM, {"d_model": 32, "d_ff": 64, "d_kv": 16, "num_heads": 2, "num_layers": 2}),
 }
 _ENCODERS = ("bert", "distilbert")
-"""Encoders have a pad, a first and a last token but no EOS; GPT-2 and Falcon have an EOS but no pad."""
+"""Encoders have a pad, a first and a last token but no EOS; GPT-2, Falcon and GPT-NeoX have an EOS but no pad."""
 
 
 def save_small(kind: str, folder: Path, words: list[str], context: int = 64, template: str | None = None) -> Path:
@@ -53,8 +55,8 @@ def save_small(kind: str, folder: Path, words: list[str], context: int = 64, tem
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = model_class.from_config(config)
-    for name, value in model.named_parameters():
-        if value.dim() > 1 and "norm" not in name:
+    for value in model.parameters():
+        if value.dim() > 1 and kind != "t5":
             value.data.mul_(3)  # else all logits are nearly equal, and no difference could be seen
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -64,7 +66,7 @@ def save_small(kind: str, folder: Path, words: list[str], context: int = 64, tem
 def _tokenizer(kind: str, words: list[str], template: str | None) -> PreTrainedTokenizerFast:
     if kind in _ENCODERS:
         special = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]"}
-    elif kind in ("gpt2", "falcon"):
+    elif kind in ("gpt2", "falcon", "gpt_neox"):
         special = {"eos_token": "<|endoftext|>", "bos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
     else:
         special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}

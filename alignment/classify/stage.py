@@ -25,10 +25,9 @@ from alignment.models.classifier import (
     label_logprobs,
     labels_of,
     new_classifier,
-    token_limit,
 )
 from alignment.models.encoding import listed
-from alignment.models.load import load_tokenizer, parameter_counts, read_config
+from alignment.models.load import load_tokenizer, parameter_counts, read_config, token_limit
 from alignment.models.training import LengthGrouped, find_checkpoint, report_callback
 from alignment.tuning import carry_out, early_stopping, supervised_arguments
 

@@ -79,6 +79,9 @@ class DataRef(Config):
     lab: str | None = Field(None, description="name of one of the lab's data sets")
     split: str | None = Field(None, description="train, validation or test; None = all rows of a file, train elsewhere")
     rows: int | None = Field(None, gt=0, description="only the first so many rows")
+    max_characters: int | None = Field(
+        None, gt=0, exclude_if=not_, description="leave out rows that say more than that, before `rows` counts"
+    )
     format: str | None = Field(
         None, exclude_if=not_, description="one of alignment/data/formats.py; None = told by the first row's columns"
     )

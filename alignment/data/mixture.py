@@ -46,7 +46,8 @@ class MixedRef(DataRef):
             if self.model_fields_set & {"until", "temperature"}:
                 raise ValueError("until and temperature belong to a mixture")
             return self
-        idle = sorted(self.model_fields_set & {"split", "format", "columns", "values", "template", "on_error"})
+        reading = {"split", "max_characters", "format", "columns", "values", "template", "on_error"}
+        idle = sorted(self.model_fields_set & reading)
         if idle:
             raise ValueError(f"{idle[0]}: say it of the parts that it is meant for")
         if self.rows is not None and self.until is not None:

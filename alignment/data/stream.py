@@ -15,6 +15,7 @@ from alignment.core.config import DataRef
 from alignment.core.errors import DataError
 from alignment.data.formats import FORMATS, NAMES, Format, detect, named, renamed, written
 from alignment.data.reading import has_lines, raise_bad, read_file, resolve_paths, told
+from alignment.data.texts import text_of
 
 Row = dict[str, Any]
 Numbered = tuple[int, Row]
@@ -39,14 +40,18 @@ class Reading:
 
     def __iter__(self) -> Iterator[Numbered]:
         """The rows of the split, as many as are wanted."""
-        ref, found = self._ref, 0
+        ref, found, longer = self._ref, 0, 0
         for number, row in self._converted():
-            if ref.split is None or ref.path is None or split_of(_key(row), self._where, ref.split) == ref.split:
+            if ref.max_characters is not None and len(text_of(row)) > ref.max_characters:
+                longer += 1
+            elif ref.split is None or ref.path is None or split_of(_key(row), self._where, ref.split) == ref.split:
                 found += 1
                 yield number, row
                 if found == ref.rows:
-                    return
-        if not found and (not self.bad or ref.split is not None):
+                    break
+        if longer:
+            _logger.info("%s: %d rows say more than %d characters", self._where, longer, ref.max_characters)
+        if not found and (not self.bad or ref.split is not None or ref.max_characters is not None):
             what = f"{self.source} holds no rows"
             raise DataError(self._where, what, "at least one row", "check the file, the split and the filter")
 

@@ -14,7 +14,7 @@ from alignment.core.errors import ModelError
 from alignment.models.attached import attach
 from alignment.models.config import FreezeConfig, PeftConfig
 
-_LAYER = re.compile(r"\.(?:layers|layer|h|blocks)\.(\d+)\.")  # Llama, BERT, GPT-2 and others number their layers so
+_LAYER = re.compile(r"\.(?:layers|layer|h|blocks|block)\.(\d+)\.")  # Llama, BERT, GPT-2, T5 and others number theirs so
 
 
 def add_adapter(

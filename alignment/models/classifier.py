@@ -21,8 +21,8 @@ from alignment.core.config import Precision
 from alignment.core.errors import DataError, ModelError
 from alignment.models.adapters import add_adapter, freeze_weights
 from alignment.models.config import FreezeConfig, PeftConfig, QuantizationConfig
-from alignment.models.encoding import length_batches, listed
-from alignment.models.load import DTYPES, bitsandbytes, context_length, forbid_repacking, from_pretrained, read_config
+from alignment.models.encoding import length_batches, listed, require_short
+from alignment.models.load import DTYPES, bitsandbytes, forbid_repacking, from_pretrained, read_config
 
 _ARCHITECTURE = "ForSequenceClassification"
 _BATCH_TOKENS = {"cpu": 1024, "cuda": 16_384}
@@ -96,20 +96,10 @@ def encode_texts(
     """
     found = tokenizer(list(texts), truncation=on_long == "truncate", max_length=limit)["input_ids"]
     rows = [_without_pad_at_the_end(ids, tokenizer.pad_token_id) for ids in found]
-    long = [number for number, ids in enumerate(rows, 1) if len(ids) > limit]
-    if long:
-        longest = max(map(len, rows))
-        what = f"{listed(long)}: longer than {limit} tokens (the longest has {longest})"
-        raise DataError(where, what, "texts that fit max_length and the model's context", "set on_long: truncate")
+    require_short(rows, limit, where)
     if empty := [number for number, ids in enumerate(rows, 1) if not ids]:
         raise DataError(where, f"{listed(empty)}: no token", "a text in each row", "mend or drop these rows")
     return rows
-
-
-def token_limit(model: Any, tokenizer: Any, wanted: int | None) -> int:
-    """The most tokens of a text: what is wanted, the model's positions, and what its tokenizer says (RoBERTa's positions
-    count two that no text can use)."""
-    return min(length for length in (wanted, context_length(model), tokenizer.model_max_length) if length)
 
 
 def collate(rows: Sequence[Sequence[int]], pad: int) -> dict[str, Tensor]:

@@ -105,17 +105,18 @@ def fitting_pairs(first: Sequence[Encoded], second: Sequence[Encoded], limit: in
     where: the name of each side. Raises DataError that lists the rows that are longer than `limit` tokens.
     """
     for side, name in zip((first, second), where, strict=True):
-        _require_short(side, limit, name)
+        require_short([row.ids for row in side], limit, name)
     kept = [index for index, pair in enumerate(zip(first, second, strict=True)) if all(row.counted for row in pair)]
     if not kept:
         raise _nothing_to_learn(" or ".join(where), limit)
     return kept
 
 
-def _require_short(encoded: Sequence[Encoded], limit: int, where: str) -> None:
-    long = [number for number, row in enumerate(encoded, 1) if len(row.ids) > limit]
+def require_short(rows: Sequence[Sequence[int]], limit: int, where: str) -> None:
+    """Raises DataError that lists the rows of more than `limit` tokens."""
+    long = [number for number, ids in enumerate(rows, 1) if len(ids) > limit]
     if long:
-        raise _too_long(long, max(len(row.ids) for row in encoded), limit, where)
+        raise _too_long(long, max(map(len, rows)), limit, where)
 
 
 def _too_long(rows: Sequence[int], longest: int, limit: int, where: str) -> DataError:

@@ -204,6 +204,14 @@ def context_of(path: str | Path) -> int | None:
     return limit and limit - positions_taken_in(path)
 
 
+def token_limit(model: Any, tokenizer: Any, wanted: int | None) -> int:
+    """The most tokens of a text: what is wanted, or what the tokenizer says, within what the model's positions allow. RoBERTa's
+    positions count two that no text can use, which its tokenizer knows; T5 has none, and its tokenizer's limit is a custom."""
+    positions = context_length(model)
+    allowed = min(positions, tokenizer.model_max_length) if positions else None
+    return min(length for length in (wanted or tokenizer.model_max_length, allowed, 1 << 30) if length)
+
+
 def forbid_repacking(model: torch.nn.Module) -> None:
     """Keep 4-bit layers from repacking their weights for AVX512-BF16 processors at the first evaluation.
 

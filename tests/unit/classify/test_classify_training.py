@@ -21,10 +21,9 @@ from alignment.models.classifier import (
     labels_of,
     load_classifier,
     new_classifier,
-    token_limit,
 )
 from alignment.models.config import FreezeConfig, PeftConfig, QuantizationConfig
-from alignment.models.load import load_tokenizer, save_model
+from alignment.models.load import load_tokenizer, save_model, token_limit
 
 SENTENCE = "the cow dog cat is was red blue big small good bad runs eats sleeps and why"
 WORDS = SENTENCE.split()

@@ -116,3 +116,12 @@ def test_a_json_array_is_read_in_time_that_grows_with_its_size_alone(tmp_path):
     rows = [{"prompt": f"p{number}", "completion": "c" * 500} for number in range(20_000)]
     path.write_text(json.dumps(rows))
     assert len(load_rows(DataRef(path=str(path)))) == 20_000  # 11 MB: minutes, if every row read it all
+
+
+def test_rows_that_say_too_much_are_left_out_before_rows_are_counted(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    write_rows([{"prompt": "a" * n, "completion": "b"} for n in (9, 1, 8, 2)], path)
+    kept = load_rows(DataRef(path=str(path), max_characters=10, rows=2))  # a line end stands between prompt and answer
+    assert [len(row["prompt"]) for row in kept] == [1, 8]
+    with pytest.raises(DataError, match="holds no rows"):
+        load_rows(DataRef(path=str(path), max_characters=3 - 1))

@@ -1,5 +1,6 @@
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from alignment.models.load import (
     merged,
     parameter_counts,
     save_model,
+    token_limit,
 )
 from alignment.models.reward_model import new_reward_model
 
@@ -248,3 +250,16 @@ def test_a_quantised_adapter_is_merged_into_the_unquantised_base(tiny_folder, tm
     expected = base.get_submodule(name).weight + delta
     torch.testing.assert_close(saved.get_submodule(name).weight, expected, atol=1e-5, rtol=1e-4)
     assert "quantization_config" not in json.loads((tmp_path / "out" / "config.json").read_text())
+
+
+def test_the_most_tokens_of_a_text():
+    """Positions bind; a tokenizer's word alone does not, once the recipe says otherwise."""
+
+    def limit(positions, tokenizer, wanted):
+        config = SimpleNamespace(max_position_embeddings=positions)
+        model = SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: config))
+        return token_limit(model, SimpleNamespace(model_max_length=tokenizer), wanted)
+
+    assert limit(514, 512, None) == limit(514, 512, 600) == 512  # RoBERTa
+    assert limit(None, 512, None) == 512 and limit(None, 512, 1024) == 1024  # T5
+    assert limit(1024, 10**30, None) == 1024 and limit(1024, 10**30, 128) == 128
