@@ -126,14 +126,18 @@ def show(
 
 @app.command()
 def compare(
-    a: Annotated[
-        str,
+    models: Annotated[
+        list[str],
         typer.Argument(
-            help="reference: RECIPE/STAGE of the store, STORE/RECIPE/STAGE, a model folder, hub:NAME, or the output folder of "
-            "lm_eval --log_samples; A1,A2,A3 = the seeds of one arm"
+            help="two: the reference and the other one; with --recipe, any number. Each is RECIPE/STAGE of the store, "
+            "STORE/RECIPE/STAGE, a model folder, hub:NAME, or the output folder of lm_eval --log_samples; A1,A2,A3 = the seeds "
+            "of one arm"
         ),
     ],
-    b: Annotated[str, typer.Argument(help="the other one")],
+    recipe: Annotated[
+        str | None, typer.Option(help="which of these base models suits this recipe? Its tasks, speed, memory")
+    ] = None,
+    overrides: Overrides = None,
     tasks: Annotated[
         str, typer.Option(help="tasks to measure models on, or to pick of what is measured, separated by commas")
     ] = "",
@@ -143,9 +147,17 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object instead of a table")] = False,
     store: StoreFolder = _RUNS,
 ) -> None:
-    """Are two models really different? Paired, with intervals and a verdict."""
+    """Are two models really different? Paired, with intervals and a verdict. With --recipe: which base model to begin with."""
+    if recipe is not None:
+        from recipes.base_choice import choose_base
+
+        choose_base(models, recipe, overrides or [], limit, store, out, as_json)
+        return
+    if len(models) != 2:
+        raise typer.BadParameter("name two models, or a recipe with --recipe for any number of them")
     from recipes.compare import compare_two
 
+    a, b = models
     compare_two(a, b, [task for task in tasks.split(",") if task], limit, margin, store, out, metric, as_json)
 
 

@@ -221,6 +221,15 @@ KINDS: dict[str, StageKind] = {
         weight=1,
         fields={},
     ),
+    "cost": StageKind(
+        config="eval.cost_config:CostConfig",
+        run="eval.cost:run",
+        makes="cost",
+        version=1,
+        sources=("eval/cost.py", *_MODELS),
+        weight=0.2,
+        fields={},
+    ),
     "win_rate": StageKind(
         config="eval.win_config:WinRateConfig",
         run="recipes.wiring:run_win_rate",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-ArtifactKind = Literal["model", "classifier", "seq2seq", "reward_model", "dataset", "evaluation", "win_rate"]
+ArtifactKind = Literal["model", "classifier", "seq2seq", "reward_model", "dataset", "evaluation", "win_rate", "cost"]
 
 
 @dataclass(frozen=True)
