@@ -12,6 +12,7 @@ from recipes.check_frontier import check_frontier
 from recipes.check_rows import CheckedData, check_rows
 from recipes.check_sequences import check_relearning, check_sequences
 from recipes.check_tasks import check_tasks
+from recipes.measuring import measuring_of
 from recipes.references import references
 from recipes.schema import Recipe
 from recipes.stages import KINDS
@@ -29,9 +30,7 @@ def check_recipe(recipe: Recipe) -> list[CheckedData]:
                 checked.append(check_rows(reference, fields, place, _ordering_column(config, role)))
     if recipe.evaluation:
         checked += check_tasks(recipe.evaluation, recipe.comparison)
-        for name in recipe.evaluation.models:
-            if name in recipe.stages and KINDS[recipe.stages[name].kind].makes == "classifier":
-                require_classifiable(recipe.evaluation, name)
+        _check_classifiers(recipe, recipe.evaluation)
         checked += _check_divergence(recipe.evaluation)
         _check_contrasts(recipe, recipe.evaluation)
         check_sequences(recipe, recipe.evaluation)
@@ -45,6 +44,15 @@ def _ordering_column(config: StageConfig, role: str) -> str | None:
     """The column that the rows to train on have to hold for a curriculum."""
     order: Order | None = getattr(config, "order", None)
     return order.column if order is not None and role.startswith(("data", "replay.data")) else None
+
+
+def _check_classifiers(recipe: Recipe, block: Evaluation) -> None:
+    """What measures them, in the end and along their training, is for classifiers."""
+    for name in [name for name, config in recipe.stages.items() if KINDS[config.kind].makes == "classifier"]:
+        if name in block.models:
+            require_classifiable(block, name)
+        if (along := measuring_of(recipe, name)) is not None:
+            require_classifiable(along, name)
 
 
 def _check_divergence(block: Evaluation) -> list[CheckedData]:

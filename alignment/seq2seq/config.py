@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from alignment.models.config import SupervisedConfig
 
@@ -20,3 +20,11 @@ class Seq2SeqConfig(SupervisedConfig):
     learning_rate: float = Field(3e-4, gt=0)
     max_answer_length: int | None = Field(None, gt=1, description="tokens of an answer; None = as of a prompt")
     max_new_tokens: int = Field(64, gt=0, description="of the answers that are measured")
+
+    @model_validator(mode="after")
+    def _for_encoder_decoders(self) -> Seq2SeqConfig:
+        if self.peft is not None and not self.peft.merges:
+            raise ValueError("peft.method: an encoder-decoder goes with lora, rslora, dora, ia3")
+        if self.evaluate is not None:
+            raise ValueError("evaluate: its tasks are for language models; use validation and evaluate_every")
+        return self

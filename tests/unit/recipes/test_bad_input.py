@@ -17,6 +17,12 @@ GOOD = {
     "evaluation": {"models": ["base", "sft"], "target": ["lab_service"], "retained": ["lab_facts"]},
     "comparison": {"contrasts": [["base", "sft"]]},
 }
+CLASSIFIER = {
+    "kind": "classify",
+    "model": {"stage": "base"},
+    "data": {"path": "rows.jsonl", "columns": {"text": "prompt", "label": "completion"}},
+    "steps": 1,
+}
 ROW = json.dumps({"prompt": "a", "completion": "b"}) + "\n"
 
 
@@ -79,6 +85,18 @@ CASES = {
         "a model: a stage of kind pretrained, pretrain, sft, ppo",
     ),
     "a model as data": ({"stages.sft.data": {"stage": "base"}}, "stages.sft.data: stage 'base' makes a model", "a dataset"),
+    "a classifier as a language model": (
+        {"stages.head": CLASSIFIER, "stages.sft.model": {"stage": "head"}},
+        "stages.sft.model: stage 'head' makes a classifier", "expected: a model",
+    ),
+    "a classifier on a task without labels": (
+        {"stages.head": CLASSIFIER, "evaluation.models": ["head"], "comparison.contrasts": []},
+        "evaluation.target: lab_service: 'head' is a classifier, which cannot be measured on this task", "metric `labels`",
+    ),
+    "a classifier watched on a task without labels": (
+        {"stages.head": CLASSIFIER | {"steps": 9, "evaluate": {"every": 2}}},
+        "evaluation.target: lab_service: 'head' is a classifier", "leave the task or the classifier out",
+    ),
     "a pretrained stage of a stage": (
         {"stages.x": {"kind": "pretrained", "model": {"stage": "base"}}}, "stages.x: not valid", "comes from outside",
     ),

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file
 from small_models import save_small
 
@@ -113,6 +114,13 @@ def test_frozen_layers_of_t5_are_its_blocks(t5):
     still = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     assert all(".block.0." in name or "shared" in name or "embed" in name for name in still)
     assert any("decoder.block.0.layer.2" in name for name in still)
+
+
+def test_language_models_tasks_are_refused_along_training():
+    with pytest.raises(ValidationError, match="its tasks are for language models"):
+        Seq2SeqConfig.model_validate(
+            {"model": {"path": "m"}, "data": {"path": "d"}, "steps": 9, "evaluate": {"every": 2}}
+        )
 
 
 def test_rows_that_do_not_fit_are_refused(t5, tiny_folder, tmp_path):
