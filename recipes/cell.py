@@ -27,6 +27,7 @@ from alignment.core.errors import CellFailed, SuiteError
 from alignment.core.provenance import code_commit, hardware, versions
 from alignment.core.runlog import RunLog
 from alignment.core.store import Store
+from alignment.memory.peak import Peak
 from alignment.tracking import Trackers
 from eval.config import EvaluateConfig
 from recipes.launch import RankFailed, run_ranks
@@ -91,8 +92,10 @@ def _make(job: Job, store: Store, work: Path) -> None:
     )
     for note in job.layout.notes:
         log.info(note)
-    summary = run_ranks(job) if job.layout.processes > 1 else run_stage(job, work, work, job.threads)
-    seconds = time.time() - started
+    peak = Peak()
+    alone = job.layout.processes == 1
+    summary = run_stage(job, work, work, job.threads) if alone else run_ranks(job)
+    seconds, memory = time.time() - started, peak.mib() if alone else None
     log.info(f"done in {seconds:.0f} s: {json.dumps(summary, default=str)[:500]}")
     record = {
         "kind": KINDS[job.config.kind].makes,
@@ -104,6 +107,7 @@ def _make(job: Job, store: Store, work: Path) -> None:
         "summary": summary,
         "provenance": {
             "seconds": round(seconds, 2),
+            "peak_memory_mib": memory,
             "started": round(started),
             "commit": code_commit(),
             "hardware": hardware(),

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 from alignment.core.config import DataRef
 from alignment.data.stream import Reading
+from alignment.data.texts import Row, text_of
 
 _CHECKED = 100_000
+_LONGEST = 20
 
 
 @dataclass(frozen=True)
 class CheckedData:
-    """format: what a file was found to be. rows: that were read; more: whether there are others."""
+    """format: what a file was found to be. rows: that were read; more: whether there are others. longest: sequences that these rows make,
+    as texts: among them is the one of most tokens, by all odds."""
 
     where: str
     source: str
     rows: int
     format: str = ""
     more: bool = False
+    longest: tuple[str, ...] = ()
 
 
 def check_rows(
@@ -31,10 +36,18 @@ def check_rows(
     if reference.hub is not None:  # reading it needs the datasets library
         return checked(reference, 0, where)
     reading = Reading(reference, None, where, column)
-    rows = reading.usable(alternatives)
-    found = sum(1 for _ in islice(rows, _CHECKED))
+    rows, found = reading.usable(alternatives), 0
+
+    def sequences() -> Iterator[str]:
+        nonlocal found
+        for row in islice(rows, _CHECKED):
+            found += 1
+            yield from _sequences(row)
+
+    longest = tuple(heapq.nlargest(_LONGEST, sequences(), key=len))
     shape = "" if reference.lab else reading.format
-    return CheckedData(where, _source(reference), found, shape, more=next(rows, None) is not None)
+    more = next(rows, None) is not None
+    return CheckedData(where, _source(reference), found, shape, more, longest)
 
 
 def checked(reference: DataRef, rows: int, where: str) -> CheckedData:
@@ -43,3 +56,12 @@ def checked(reference: DataRef, rows: int, where: str) -> CheckedData:
 
 def _source(reference: DataRef) -> str:
     return str(f"hub:{reference.hub}" if reference.hub else f"lab:{reference.lab}" if reference.lab else reference.path)
+
+
+def _sequences(row: Row) -> Iterator[str]:
+    """What a model reads of a row at once: a pair makes two."""
+    if "chosen" not in row:
+        yield text_of(row)
+    for side in ("chosen", "rejected"):
+        if side in row:
+            yield text_of({"prompt": row.get("prompt", ""), "completion": row[side]})

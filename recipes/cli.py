@@ -34,8 +34,10 @@ _RUNS = Path("runs")
 
 @app.command()
 def check(recipe: RecipeName, overrides: Overrides = None, store: StoreFolder = _RUNS) -> None:
-    """Find what is wrong with a recipe and its data, before any model is loaded."""
+    """Find what is wrong with a recipe and its data, before any model is loaded, and what its trainings take of the memory."""
+    from alignment.memory.words import machine_bytes
     from recipes.check import check_recipe
+    from recipes.memory import memory_table, remedies, stage_memory
     from recipes.plan import make_plan
     from recipes.schema import load_recipe
 
@@ -46,10 +48,16 @@ def check(recipe: RecipeName, overrides: Overrides = None, store: StoreFolder = 
         out.print(
             f"  {where}: {escape(name)}, not in the local cache, and the hub cannot be asked from here", soft_wrap=True
         )
-    for data in check_recipe(parsed):
+    found = check_recipe(parsed)
+    for data in found:
         rows = f"{data.rows:,} rows{' and more' * data.more}" if data.rows else "checked when its stage starts"
         rows += f" ({data.format})" if data.format else ""
         out.print(f"  {data.where}: {escape(data.source)}, {rows}", highlight=False, soft_wrap=True)
+    memory = stage_memory(plan, found)
+    if memory:
+        out.print(memory_table(memory, machine_bytes()))
+        for line in remedies(memory, machine_bytes()):
+            out.print(f"  {line}", highlight=False, soft_wrap=True)
     out.print(
         f"{parsed.name}: {len(parsed.stages)} stages, {len(parsed.seeds)} seeds, {len(plan.cells)} cells: no errors found"
     )

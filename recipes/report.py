@@ -48,11 +48,17 @@ def _measured(
         parent=_parent(name, plan),
         method=model.config.kind if is_cell else "pretrained",
         evaluation=evaluation.path,
-        training=dict(trained.summary) | ({"seconds": trained.provenance["seconds"]} if is_cell else {}),
+        training=dict(trained.summary) | (_cost(trained) if is_cell else {}),
         metrics=metrics if is_cell and metrics.exists() else None,
         weights_digest=trained.digest,
     )
     return replace(measured, snapshots=_snapshots(measured, trained.path / EVALUATIONS))
+
+
+def _cost(trained: Artifact) -> dict[str, Any]:
+    """Of a finished cell; a cell of long ago may not know its memory."""
+    made = trained.provenance
+    return {"seconds": made["seconds"], "peak_memory_mib": made.get("peak_memory_mib")}
 
 
 def _snapshots(model: MeasuredModel, folder: Path) -> list[MeasuredModel]:

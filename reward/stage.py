@@ -16,6 +16,7 @@ from trl.trainer.reward_trainer import RewardTrainer
 from alignment.core.artifact import Artifact
 from alignment.core.context import Context
 from alignment.data.rows import Row, load_rows
+from alignment.memory.announce import announce_memory
 from alignment.models.encoding import Encoded, encode_answer, encode_row, fit, fitting_pairs
 from alignment.models.load import context_length, load_tokenizer, parameter_counts
 from alignment.models.reward_model import new_reward_model, separate_pad
@@ -38,6 +39,7 @@ def run(config: RewardConfig, inputs: Mapping[str, Artifact], context: Context) 
     held_out, validation = _encode_pairs(tokenizer, held_out, limit, "validation") if held_out else ([], None)
     reference = _reference(config, inputs, tokenizer, limit, train)
 
+    memory = announce_memory(config, inputs["model"].path, max(len(row.ids) for side in train for row in side), context)
     checkpoint = find_checkpoint(context)
     trainer = _trainer(config, context, model, tokenizer, train)
     report = report_callback(context, checkpoint)
@@ -58,6 +60,7 @@ def run(config: RewardConfig, inputs: Mapping[str, Artifact], context: Context) 
         "reward_mean": normalisation.mean,
         "reward_std": normalisation.std,
         "seconds": round(time.time() - started, 2),
+        **memory,
         **parameter_counts(model),
     }
 

@@ -25,6 +25,7 @@ from alignment.data.rows import load_rows, prompt_text
 from alignment.generation.engine import Completion, Engine, Sampling
 from alignment.generation.open import open_engine
 from alignment.group.config import GroupConfig, GRPOConfig, RLOOConfig
+from alignment.memory.announce import announce_memory
 from alignment.models.load import load_tokenizer, parameter_counts
 from alignment.models.merged import merged_weights
 from alignment.models.training import find_checkpoint, report_callback, trainer_arguments
@@ -60,6 +61,7 @@ def run(
         callbacks=[report],
     )
     longest = max(len(prompt_ids(tokenizer, row["prompt"])) for row in rows)
+    memory = announce_memory(config, inputs["model"].path, longest, context)
     with closing(_open(config, inputs["model"], longest, context)) as engine:
         context.log.info(f"rollouts by {engine.name}, through this suite's engines rather than trl's")
         trainer.own = _Rollouts(engine, config, context, tokenizer, report)
@@ -71,6 +73,7 @@ def run(
         "engine": engine.name,
         **judge.last,
         "seconds": round(time.time() - started, 2),
+        **memory,
         **parameter_counts(trainer.model),
         **best,
     }

@@ -19,7 +19,8 @@ from alignment.core.context import Context
 from alignment.lab import corpus
 from alignment.lab.config import HEAD_SIZE, PretrainConfig
 from alignment.lab.packing import ROW_TOKENS, Batch, collate, encode, pack
-from alignment.lab.tokenizer import MAX_LENGTH, PAD, SPECIAL, make_tokenizer
+from alignment.lab.tokenizer import make_tokenizer
+from alignment.lab.vocabulary import MAX_LENGTH, PAD, SPECIAL
 
 _LOG_EVERY = 20
 _CHECKPOINT = "checkpoint.pt"

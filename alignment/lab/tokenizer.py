@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from alignment.lab import corpus, service, skills, world
+from alignment.lab.vocabulary import ASSISTANT, END, MAX_LENGTH, PAD, UNKNOWN, USER, vocabulary
 
-PAD, UNKNOWN, END, USER, ASSISTANT = "<pad>", "<unk>", "<|end|>", "<|user|>", "<|assistant|>"
-SPECIAL = (PAD, UNKNOWN, END, USER, ASSISTANT)
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
     "{%- if message.role == 'assistant' -%}"
@@ -19,18 +15,6 @@ CHAT_TEMPLATE = (
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}<|assistant|>{%- endif -%}"
 )
-MAX_LENGTH = 256
-_WORD = re.compile(r"[A-Za-z]+|\d|[^\w\s]")
-
-
-def vocabulary() -> dict[str, int]:
-    """Every word of the world, in alphabetical order after the special tokens: the same whatever was sampled."""
-    templates = [*skills.TEMPLATES, *service.TEMPLATES, *corpus.TEMPLATES, *world.WORDS]
-    for attribute in world.ATTRIBUTES:
-        templates += [*attribute.statements, *attribute.questions]
-    text = re.sub(r"{\w+}", " ", " ".join(templates))
-    words = sorted({*_WORD.findall(text), *"0123456789"})
-    return {word: index for index, word in enumerate([*SPECIAL, *words])}
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:

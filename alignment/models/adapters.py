@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -13,8 +11,7 @@ from transformers import PreTrainedModel
 from alignment.core.errors import ModelError
 from alignment.models.attached import attach
 from alignment.models.config import FreezeConfig, PeftConfig
-
-_LAYER = re.compile(r"\.(?:layers|layer|h|blocks|block)\.(\d+)\.")  # Llama, BERT, GPT-2, T5 and others number theirs so
+from alignment.models.freezing import frozen_names
 
 
 def add_adapter(
@@ -63,24 +60,7 @@ def _configuration(peft: PeftConfig, task: str, heads: Sequence[str]) -> Any:
 
 def freeze_weights(model: torch.nn.Module, freeze: FreezeConfig) -> None:
     """Takes the gradients of the named weights away. Raises ModelError where a pattern names nothing, or nothing is left."""
-    names = [name for name, _ in model.named_parameters()]
-    numbers = [int(match[1]) for name in names if (match := _LAYER.search(f".{name}"))]
-    frozen = set()
-    for pattern in freeze.patterns:
-        matched = {name for name in names if fnmatchcase(name, pattern)}
-        if not matched:
-            raise ModelError(
-                "freeze.patterns", f"{pattern!r} names no weight", f"for example {names[-1]}", "correct it"
-            )
-        frozen |= matched
-    if freeze.layers is not None:
-        if not numbers or freeze.layers > max(numbers) + 1:
-            what = f"{freeze.layers} layers of a model that has {max(numbers, default=-1) + 1}"
-            raise ModelError("freeze.layers", what, "no more than there are", "lower it")
-        frozen |= {name for name in names if (match := _LAYER.search(f".{name}")) and int(match[1]) < freeze.layers}
-        frozen |= {name for name in names if "embed" in name or ".wte." in name or ".wpe." in name}
+    frozen = frozen_names([name for name, _ in model.named_parameters()], freeze)
     for name, parameter in model.named_parameters():
         if name in frozen:
             parameter.requires_grad_(False)
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ModelError("freeze", "every weight is frozen", "something to train", "freeze less")

@@ -20,6 +20,7 @@ from alignment.data.rows import load_rows
 from alignment.evaluations import Evaluations
 from alignment.generation.engine import Completion, Engine, Sampling
 from alignment.generation.open import open_engine
+from alignment.memory.announce import announce_memory
 from alignment.models.load import load_tokenizer
 from alignment.parallel import World, world
 from alignment.ppo.arrangements import new_learner
@@ -59,6 +60,7 @@ def run(
     rows = load_rows(config.prompts, inputs.get("prompts"), ("prompt",), "prompts")
     prompts = Prompts(rows, tokenizer, context.seed_for("prompts"))
     ptx = PtxTexts(config.ptx, inputs, tokenizer, context.seed_for("ptx")) if config.ptx else None
+    memory = announce_memory(config, inputs["model"].path, prompts.longest, context)
     learner = new_learner(config, inputs, context, processes)
     context.log.info(memory_line(config.arrangement, memory_by_part(learner, scorer)))
     checkpoints = Checkpoints(context.scratch / "checkpoints", say=context.log.info)
@@ -111,7 +113,7 @@ def run(
         name = engine.name
 
     best = evaluations.finish(save)
-    return _summary(totals, last, name, time.monotonic() - started) | best
+    return _summary(totals, last, name, time.monotonic() - started) | memory | best
 
 
 def _resume(checkpoints: Checkpoints, learner: Learner, context: Context) -> dict[str, int]:

@@ -17,6 +17,7 @@ from alignment.anchors import Anchored, weight_anchor
 from alignment.core.artifact import Artifact
 from alignment.core.context import Context
 from alignment.data.rows import Row, load_rows
+from alignment.memory.announce import announce_memory
 from alignment.models.load import context_length, load_to_read, load_tokenizer, parameter_counts
 from alignment.models.training import LengthGrouped, find_checkpoint, report_callback, trainer_arguments
 from alignment.preference.config import DPOConfig, KTOConfig, PreferenceTraining
@@ -68,6 +69,7 @@ def _run(
         processing_class=tokenizer,
         callbacks=[report],
     )
+    memory = announce_memory(config, inputs["model"].path, max(_lengths(tables["data"])), context)
     trainer.anchor = weight_anchor(config, model, tokenizer, limit, inputs, context)
     tuned = carry_out(trainer, config, context, tokenizer, checkpoint)
     measured = trainer.evaluate() if "validation" in tables and tuned.trained else {}
@@ -84,6 +86,7 @@ def _run(
             if f"eval_{name}" in measured
         },
         "seconds": round(time.time() - started, 2),
+        **memory,
         **parameter_counts(trainer.model),
         **best,
     }
@@ -97,6 +100,12 @@ def _reference(config: PreferenceTraining, inputs: Mapping[str, Artifact]) -> An
     return None if adapter_is_apart else load_to_read(inputs["model"].path)
 
 
+def _lengths(table: Any) -> list[int]:
+    """Of each row, the longer side of a pair."""
+    columns = [table[name] for name in table.column_names if name.endswith("_ids")]
+    return [max(map(len, row)) for row in zip(*columns, strict=True)]
+
+
 class _OwnRows(Anchored):
     """A trl trainer that takes rows as they come, in an order that a resumed run repeats, and counts the tokens."""
 
@@ -104,10 +113,7 @@ class _OwnRows(Anchored):
         return dataset
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        table: Any = self.train_dataset  # type: ignore[attr-defined]
-        columns = [table[name] for name in table.column_names if name.endswith("_ids")]
-        lengths = [max(map(len, row)) for row in zip(*columns, strict=True)]
-        return LengthGrouped(lengths, self.args.train_batch_size, self.args.seed)  # type: ignore[attr-defined]
+        return LengthGrouped(_lengths(self.train_dataset), self.args.train_batch_size, self.args.seed)  # type: ignore[attr-defined]
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **options: Any) -> Any:
         if model.training:

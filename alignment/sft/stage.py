@@ -14,6 +14,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from alignment.anchors import Anchored, KlAnchor, kl_anchor, weight_anchor
 from alignment.core.artifact import Artifact
 from alignment.core.context import Context
+from alignment.memory.announce import announce_memory
 from alignment.models.load import context_length, load_tokenizer, parameter_counts
 from alignment.models.training import LengthGrouped, ReportCallback, find_checkpoint, report_callback
 from alignment.sft.config import SFTConfig
@@ -39,6 +40,8 @@ def run(config: SFTConfig, inputs: Mapping[str, Artifact], context: Context) -> 
     report = report_callback(context, checkpoint)
     trainer = _trainer(config, context, model, tokenizer, train, validation, length, report)
     trainer.sampler = _sampler(config, rows, trainer)
+    longest = limit if config.packing else int(rows.lengths.max())
+    memory = announce_memory(config, inputs["model"].path, longest, context)
     trainer.anchor = weight_anchor(config, model, tokenizer, limit, inputs, context)
     trainer.kl_anchor = kl_anchor(config, model, inputs["model"].path)
     tuned = carry_out(trainer, config, context, tokenizer, checkpoint)
@@ -54,6 +57,7 @@ def run(config: SFTConfig, inputs: Mapping[str, Artifact], context: Context) -> 
         **losses,
         **trainer.held(),
         "seconds": round(time.time() - started, 2),
+        **memory,
         **parameter_counts(trainer.model),  # type: ignore[arg-type]
         **best,
     }

@@ -1,0 +1,166 @@
+"""What a training takes of a machine's memory, part by part, before anything is loaded. No torch.
+
+Weights, gradients and Adam's two moments are counted. Activations are what a forward pass keeps for the backward pass: so many numbers
+a token and layer, which differ by family and are held to what autograd really keeps by tests/unit/memory/test_kept_numbers.py. The
+result is held to real trainings by benchmarks/memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import prod
+from typing import NamedTuple
+
+from alignment.core.config import Precision
+from alignment.memory.adapters import trained_weights
+from alignment.memory.shape import Shape
+from alignment.models.config import FreezeConfig, PeftConfig, QuantizationConfig
+
+_FP32, _BF16 = 4, 2
+_BYTES: dict[str, int] = {"fp32": _FP32, "bf16": _BF16}
+_NF4 = 4.127 / 8  # bytes a weight, with its doubly quantised scales (Dettmers et al. 2023, section 3)
+_LIBRARIES = 45 * 2**20  # kernels, threads and buffers of a first step on a CPU, whatever the model
+_HEAD_TOKENS, _HEAD_WORDS, _PAGE = (
+    4096,
+    32768,
+    4096,
+)  # of a tile in trl's head; its rows are so far apart that each has pages of its own
+
+
+class Kept(NamedTuple):
+    """Numbers that a layer keeps for each token, as multiples of the model's sizes. The first three are in the precision to compute
+    in; `exact` ones, of norms and residuals, stay in fp32."""
+
+    feed_forward: float
+    keys: float
+    computed: float
+    exact: float
+
+
+class Family(NamedTuple):
+    """full: all weights are trained. inside: adapters within linear layers, which then need their inputs too. beside: virtual tokens
+    and bottlenecks, for whose sake a frozen linear layer keeps nothing."""
+
+    full: Kept
+    inside: Kept
+    beside: Kept
+
+
+_LLAMA = Family(Kept(4, 2, 0, 8), Kept(4, 2, 0, 6), Kept(3, 0, 5, 2))
+_FAMILIES = {
+    "gpt2": Family(Kept(5, 0, 5, 11), Kept(5, 0, 5, 11), Kept(4, 0, 4, 9.5)),
+    "opt": Family(Kept(1, 0, 6, 4), Kept(1, 0, 6, 4), Kept(1, 0, 8.75, 0)),
+    "gpt_neox": Family(Kept(2, 0, 9, 1), Kept(2, 0, 9, 1), Kept(1, 0, 5.75, 0)),
+}
+
+
+@dataclass(frozen=True)
+class Training:
+    """tokens: of the largest batch that is passed forwards and backwards at once, padding included. head: whether logits over the
+    vocabulary are made. references: models of the same shape that are only read. anchors: copies of the trained weights.
+    engine_tokens: of all sequences that an engine of its own samples at once; 0 = there is none."""
+
+    shape: Shape
+    tokens: int
+    peft: PeftConfig | None = None
+    quantization: QuantizationConfig | None = None
+    freeze: FreezeConfig | None = None
+    precision: Precision = "fp32"
+    head: bool = True
+    references: int = 0
+    anchors: int = 0
+    engine_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes, by part. merging: what is held beside `weights` and `optimiser` when an adapter is merged in the end."""
+
+    trainable: int
+    parameters: int
+    parts: dict[str, int] = field(default_factory=dict)
+    merging: int = 0
+
+    @property
+    def share(self) -> float:
+        """Of the parameters, those that are trained."""
+        return self.trainable / self.parameters
+
+    @property
+    def peak(self) -> int:
+        """Gradients grow in a backward pass as activations go, so that both are never there as a whole."""
+        moving = max(self.parts.get("activations", 0), self.parts.get("gradients", 0))
+        still = sum(size for name, size in self.parts.items() if name not in ("activations", "gradients"))
+        merged = sum(self.parts.get(name, 0) for name in ("weights", "optimiser", "libraries")) + self.merging
+        return max(still + moving, merged)
+
+
+def estimate(training: Training) -> Memory:
+    """Of a training in one process on a CPU; on a GPU its kernels take some hundred MiB more."""
+    shape, peft = training.shape, training.peft
+    trained = trained_weights(shape, peft, training.freeze)
+    added = trained if peft is not None else 0
+    parts = {
+        "weights": _held(training) + added * _FP32,
+        "gradients": trained * _FP32,
+        "optimiser": 2 * trained * _FP32,
+        "activations": activations(training),
+        "references": shape.parameters * _FP32 * training.references,
+        "anchor": trained * _FP32 * training.anchors,
+        "engine": _engine(training),
+        "libraries": _LIBRARIES,
+    }
+    merging = shape.parameters * _FP32 if peft is not None and peft.merges else 0
+    return Memory(trained, shape.parameters + added, {name: size for name, size in parts.items() if size}, merging)
+
+
+def activations(training: Training) -> int:
+    """Bytes that one forward pass keeps, and what the backward pass of a single layer has at work."""
+    shape, peft = training.shape, training.peft
+    family = _FAMILIES.get(shape.family, _LLAMA)
+    kept = family.full if peft is None else family.inside if peft.merges else family.beside
+    bytes_computed = _BYTES[training.precision]
+    computed = kept.feed_forward * shape.feed_forward + kept.keys * shape.keys + kept.computed * shape.hidden
+    exact = kept.exact * shape.hidden
+    layer = computed * bytes_computed + (exact + _of_adapter(training)) * _FP32
+    at_work = (3 if peft is None else 5) * shape.feed_forward * bytes_computed + 3 * shape.hidden * _FP32
+    last_norm = 3 * shape.hidden * _FP32
+    total = training.tokens * (shape.layers * layer + at_work + last_norm)
+    if training.head:
+        row = -(-min(shape.vocabulary, _HEAD_WORDS) * bytes_computed // _PAGE) * _PAGE
+        total += min(training.tokens, _HEAD_TOKENS) * row
+    linear = sum(map(prod, shape.linear.values()))
+    if peft is None and training.precision == "bf16":
+        total += linear * _BF16  # autocast's copies of the weights
+    if peft is not None and peft.method == "dora":
+        total += 2 * linear * _FP32  # the whole update, twice, to take its norm
+    return round(total)
+
+
+def _of_adapter(training: Training) -> float:
+    """Numbers that an adapter keeps for each token and layer."""
+    peft, shape = training.peft, training.shape
+    if peft is None:
+        return 0
+    if peft.method in ("lora", "rslora", "dora"):
+        return peft.r * len(shape.linear) / shape.layers
+    if peft.method == "bottleneck":
+        return 4 * (peft.width or 0) + shape.hidden
+    return 0
+
+
+def _held(training: Training) -> int:
+    """Bytes of the model's own weights."""
+    shape, few = training.shape, training.quantization
+    if few is None:
+        return shape.parameters * (_BYTES[training.precision] if training.peft is not None else _FP32)
+    linear = sum(map(prod, shape.linear.values()))
+    rest = (shape.parameters - linear) * _BYTES[few.rest]
+    return round(linear * (_NF4 if few.bits == 4 else 1)) + rest
+
+
+def _engine(training: Training) -> int:
+    """Weights of its own, and the keys and values of all that it samples at once."""
+    shape, size = training.shape, _BYTES[training.precision]
+    cache = 2 * shape.layers * shape.keys * training.engine_tokens
+    return (shape.parameters + cache) * size if training.engine_tokens else 0

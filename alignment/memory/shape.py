@@ -1,0 +1,113 @@
+"""What of a language model decides how much memory it takes. Read from a folder's config.json and the headers of its weights: no torch,
+and no weight is loaded."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from alignment.core.errors import ModelError
+from alignment.models.layout import base_of
+
+_IN_A_LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks)\.\d+\.")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """family: transformers' name for the architecture. hidden, feed_forward, keys: numbers of one token's state, inner state and keys.
+    weights: the sizes of each by name, tied ones once. context: tokens it can read; None = no limit is named."""
+
+    family: str
+    hidden: int
+    feed_forward: int
+    keys: int
+    layers: int
+    vocabulary: int
+    context: int | None
+    weights: Mapping[str, tuple[int, ...]]
+
+    @property
+    def parameters(self) -> int:
+        return sum(map(prod, self.weights.values()))
+
+    @property
+    def linear(self) -> dict[str, tuple[int, ...]]:
+        """The matrices inside of layers: what is quantised, and where adapters sit. By the name of the layer that holds them."""
+        return {
+            name.removesuffix(".weight"): size
+            for name, size in self.weights.items()
+            if len(size) == 2 and _IN_A_LAYER.search(name)
+        }
+
+
+def shape_of(config: Mapping[str, Any], weights: Mapping[str, tuple[int, ...]]) -> Shape:
+    """From a config.json, whose entries have other names in other families, and the sizes of the weights."""
+    config = config.get("text_config") or config
+
+    def entry(*names: str, default: int | None = None) -> int:
+        found = next((config[name] for name in names if config.get(name) is not None), default)
+        assert found is not None, f"none of {', '.join(names)} in config.json"
+        return int(found)
+
+    hidden = entry("hidden_size", "n_embd", "d_model")
+    heads = entry("num_attention_heads", "n_head")
+    keys = entry("num_key_value_heads", default=heads) * entry("head_dim", default=hidden // heads)
+    return Shape(
+        family=str(config.get("model_type", "")),
+        hidden=hidden,
+        feed_forward=entry("intermediate_size", "ffn_dim", "n_inner", default=4 * hidden),
+        keys=keys,
+        layers=entry("num_hidden_layers", "n_layer", "num_layers"),
+        vocabulary=entry("vocab_size"),
+        context=config.get("max_position_embeddings") or config.get("n_positions"),
+        weights=weights,
+    )
+
+
+def shape_in(folder: str | Path) -> Shape:
+    """Of a model folder; of the base, where an adapter lies beside it. Raises ModelError for a folder that cannot be read."""
+    base = base_of(folder)
+    try:
+        config = json.loads((base / "config.json").read_text())
+        weights = {name: size for file in sorted(base.glob("*.safetensors")) for name, size in _header(file)}
+        return shape_of(config, weights)
+    except (OSError, ValueError, KeyError, AssertionError) as error:
+        raise ModelError(
+            str(folder), f"its sizes cannot be read: {error}", "config.json and safetensors", "mend it"
+        ) from None
+
+
+def _header(file: Path) -> Iterable[tuple[str, tuple[int, ...]]]:
+    """Names and sizes of a safetensors file: eight bytes say how long the JSON is that follows them."""
+    with file.open("rb") as opened:
+        header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+    return [(name, tuple(entry["shape"])) for name, entry in header.items() if name != "__metadata__"]
+
+
+def llama_weights(
+    vocabulary: int, hidden: int, feed_forward: int, layers: int, keys: int
+) -> dict[str, tuple[int, ...]]:
+    """Of a Llama with tied embeddings whose heads together are as wide as its state, such as the lab makes."""
+    sizes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (vocabulary, hidden),
+        "model.norm.weight": (hidden,),
+    }
+    for number in range(layers):
+        one: dict[str, tuple[int, ...]] = {
+            "self_attn.q_proj": (hidden, hidden),
+            "self_attn.k_proj": (keys, hidden),
+            "self_attn.v_proj": (keys, hidden),
+            "self_attn.o_proj": (hidden, hidden),
+            "mlp.gate_proj": (feed_forward, hidden),
+            "mlp.up_proj": (feed_forward, hidden),
+            "mlp.down_proj": (hidden, feed_forward),
+            "input_layernorm": (hidden,),
+            "post_attention_layernorm": (hidden,),
+        }
+        sizes |= {f"model.layers.{number}.{name}.weight": size for name, size in one.items()}
+    return sizes

@@ -1,0 +1,128 @@
+"""What each training stage of a recipe will take of the machine's memory, before anything is loaded. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from alignment.core.artifact import Artifact
+from alignment.core.config import DataRef
+from alignment.core.errors import ModelError
+from alignment.data.mixture import MixedRef
+from alignment.lab.config import PretrainConfig
+from alignment.lab.vocabulary import MAX_LENGTH, count_tokens, vocabulary
+from alignment.memory.estimate import Memory, Training
+from alignment.memory.shape import Shape, llama_weights, shape_in, shape_of
+from alignment.memory.stages import TRAINED, memory_of, training_of
+from alignment.memory.words import MIB, advice, verdict
+from recipes.check_rows import CheckedData
+from recipes.plan import Cell, Plan
+
+_PARTS = ("weights", "gradients", "optimiser", "activations")
+_LETTERS = 4  # of a token, where no tokenizer can be asked
+_MARKERS = 8  # tokens of a chat template beside what is said
+
+
+def stage_memory(plan: Plan, data: Sequence[CheckedData]) -> dict[str, tuple[Training, Memory]]:
+    """By stage, for those that train. A stage whose model cannot be read yet, such as one on the hub, is left out."""
+    texts = {each.where: each.longest for each in data}
+    found = {}
+    for cell in plan.cells:
+        if cell.config.kind in TRAINED and cell.stage not in found:
+            start = _start(cell)
+            try:
+                shape = _lab_shape(start) if isinstance(start, PretrainConfig) else shape_in(start)
+            except ModelError:
+                continue
+            training = training_of(cell.config, shape, _longest(cell, plan, texts, _counter(start)))
+            found[cell.stage] = training, memory_of(cell.config, training)
+    return found
+
+
+def _start(cell: Cell) -> PretrainConfig | Path:
+    """What the model of a stage goes back to: a pre-training, or a folder from outside."""
+    source: Cell | Artifact = cell
+    while isinstance(source, Cell):
+        if isinstance(source.config, PretrainConfig):
+            return source.config
+        source = source.inputs["model"]
+    return source.path
+
+
+def _lab_shape(config: PretrainConfig) -> Shape:
+    sizes = {"vocab_size": len(vocabulary()), "hidden_size": config.hidden_size, "num_hidden_layers": config.layers}
+    sizes |= {"intermediate_size": 3 * config.hidden_size, "num_attention_heads": 1}
+    sizes |= {"max_position_embeddings": MAX_LENGTH}
+    weights = llama_weights(
+        len(vocabulary()), config.hidden_size, 3 * config.hidden_size, config.layers, config.hidden_size
+    )
+    return shape_of(sizes | {"model_type": "llama"}, weights)
+
+
+def _longest(cell: Cell, plan: Plan, texts: Mapping[str, Sequence[str]], count: Callable[[str], int]) -> int:
+    """Tokens of the longest row that the stage learns from; the context, as far as `training_of` can tell, where nothing is known."""
+    references = [getattr(cell.config, name, None) for name in ("data", "prompts")]
+    lengths = [
+        _length(ref, cell.stage, name, plan, texts, count)
+        for name, ref in zip(("data", "prompts"), references, strict=True)
+        if ref
+    ]
+    return max(lengths, default=1 << 20)
+
+
+def _length(
+    ref: DataRef, stage: str, role: str, plan: Plan, texts: Mapping[str, Sequence[str]], count: Callable[[str], int]
+) -> int:
+    if isinstance(ref, MixedRef) and ref.mixture is not None:
+        parts = ref.mixture.items()
+        return max(_length(part, stage, f"{role}.mixture.{name}", plan, texts, count) for name, part in parts)
+    if ref.stage is None:
+        return max((count(text) + _MARKERS for text in texts.get(f"stages.{stage}.{role}", ())), default=1 << 20)
+    maker: Any = plan.recipe.stages[ref.stage]
+    if maker.kind == "excerpts":
+        return maker.opening_tokens + maker.continuation_tokens
+    return _length(maker.prompts, ref.stage, "prompts", plan, texts, count) + maker.max_new_tokens
+
+
+def _counter(start: PretrainConfig | Path) -> Callable[[str], int]:
+    if isinstance(start, PretrainConfig):
+        return count_tokens
+    return _tokenizer(start) if (start / "tokenizer.json").is_file() else lambda text: len(text) // _LETTERS
+
+
+@cache
+def _tokenizer(folder: Path) -> Callable[[str], int]:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    return lambda text: len(tokenizer.encode(text).ids)
+
+
+def memory_table(found: Mapping[str, tuple[Training, Memory]], machine: float) -> Table:
+    """A line for each stage. machine: its bytes."""
+    title = f"Memory of each training in MiB; this machine has {machine / MIB:,.0f}"
+    table = Table(box=None, padding=(0, 1, 0, 0), title_justify="left", title=title)
+    table.add_column("stage", min_width=max(map(len, found)))
+    for name in ("trained", *_PARTS, "rest", "at most"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("")
+    for stage, (_, memory) in found.items():
+        own = [memory.parts.get(name, 0) for name in _PARTS]
+        numbers = [*own, sum(memory.parts.values()) - sum(own), memory.peak]
+        trained = "100%" if memory.share == 1 else f"{memory.share:.2%}"
+        row = [f"{number / MIB:,.1f}" if number < MIB else f"{number / MIB:,.0f}" for number in numbers]
+        table.add_row(stage, trained, *row, verdict(memory, machine))
+    return table
+
+
+def remedies(found: Mapping[str, tuple[Training, Memory]], machine: float) -> list[str]:
+    """A sentence for each stage that does not fit."""
+    return [
+        f"stages.{stage}: {advice(training, memory, machine)}"
+        for stage, (training, memory) in found.items()
+        if verdict(memory, machine) != "fits"
+    ]

@@ -1,0 +1,91 @@
+"""What the estimate says that a layer keeps for the backward pass, against what autograd really keeps."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+)
+
+from alignment.memory.estimate import Training, activations
+from alignment.memory.shape import shape_of
+from alignment.models.adapters import add_adapter
+from alignment.models.config import PeftConfig
+
+WORDS, ROWS, LENGTH, HIDDEN, INNER = 500, 4, 64, 128, 320
+
+
+def llama(layers):
+    sizes = {"hidden_size": HIDDEN, "intermediate_size": INNER, "num_hidden_layers": layers}
+    return LlamaForCausalLM(LlamaConfig(vocab_size=WORDS, num_attention_heads=4, num_key_value_heads=2, **sizes))
+
+
+def gpt2(layers):
+    return GPT2LMHeadModel(GPT2Config(vocab_size=WORDS, n_embd=HIDDEN, n_inner=INNER, n_layer=layers, n_head=4))
+
+
+def opt(layers):
+    sizes = {"hidden_size": HIDDEN, "word_embed_proj_dim": HIDDEN, "ffn_dim": INNER, "num_hidden_layers": layers}
+    return OPTForCausalLM(OPTConfig(vocab_size=WORDS, num_attention_heads=4, **sizes))
+
+
+def gpt_neox(layers):
+    sizes = {"hidden_size": HIDDEN, "intermediate_size": INNER, "num_hidden_layers": layers}
+    return GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=WORDS, num_attention_heads=4, **sizes))
+
+
+def kept(model, precision):
+    """Bytes of all that a forward pass saves, each storage once, the model's own weights left out."""
+    weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+    found = {}
+
+    def note(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    ids = torch.randint(WORDS, (ROWS, LENGTH), generator=torch.Generator().manual_seed(0))
+    mixed = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), mixed:
+        output = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+    assert output.logits.requires_grad
+    return sum(found.values())
+
+
+@pytest.mark.parametrize("method", [None, "lora", "bottleneck", "prefix"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("make", [llama, gpt2, opt, gpt_neox])
+def test_two_layers_more_keep_as_much_more_as_is_said(make, precision, method):
+    """Embeddings and head drop out of the difference."""
+    options = {"bottleneck": {"width": 8}, "prefix": {"virtual_tokens": 4}}.get(method or "", {})
+    peft = PeftConfig(method=method, **options) if method else None
+    sizes = []
+    for layers in (1, 3):
+        model = make(layers)
+        shape = shape_of(
+            model.config.to_dict(), {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+        )
+        model = model.to(torch.bfloat16) if peft is not None and precision == "bf16" else model
+        model = add_adapter(model, peft) if peft else model
+        training = Training(shape, ROWS * LENGTH, peft, precision=precision)
+        sizes.append((kept(model, precision), activations(training)))
+    real, said = (more - fewer for fewer, more in zip(*sizes, strict=True))
+    assert (0.78 if method == "bottleneck" else 0.9) < said / real < 1.15
+
+
+def test_activations_grow_with_tokens_and_logits_stay_within_their_tiles():
+    model = llama(2)
+    shape = shape_of(model.config.to_dict(), {name: tuple(weight.shape) for name, weight in model.named_parameters()})
+    training = Training(shape, 1000, head=False)
+    assert activations(replace(training, tokens=3000)) == 3 * activations(training)
+    large = replace(training, shape=replace(shape, vocabulary=128_000), tokens=8192)
+    assert activations(replace(large, head=True)) - activations(large) == 4096 * 32768 * 4
