@@ -58,7 +58,7 @@ def load_scaling(method):
     from alignment.models.adapters import _configuration
 
     layer = torch.nn.Sequential(torch.nn.Linear(4, 4))
-    configuration = _configuration(PeftConfig(method=method, target_modules=["0"]))
+    configuration = _configuration(PeftConfig(method=method, target_modules=["0"]), "CAUSAL_LM", ())
     assert isinstance(configuration, LoraConfig)
     return LoraModel(layer, configuration, "default").model[0].scaling["default"]
 

@@ -257,7 +257,8 @@ def test_the_most_tokens_of_a_text():
 
     def limit(positions, tokenizer, wanted):
         config = SimpleNamespace(max_position_embeddings=positions)
-        model = SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: config))
+        model = torch.nn.Module()
+        model.config = SimpleNamespace(get_text_config=lambda: config)  # type: ignore[assignment]
         return token_limit(model, SimpleNamespace(model_max_length=tokenizer), wanted)
 
     assert limit(514, 512, None) == limit(514, 512, 600) == 512  # RoBERTa
