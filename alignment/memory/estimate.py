@@ -29,12 +29,13 @@ _HEAD_TOKENS, _HEAD_WORDS, _PAGE = (
 
 class Kept(NamedTuple):
     """Numbers that a layer keeps for each token, as multiples of the model's sizes. The first three are in the precision to compute
-    in; `exact` ones, of norms and residuals, stay in fp32."""
+    in; `queries` and `exact` ones, of norms and residuals, stay in fp32."""
 
     feed_forward: float
     keys: float
     computed: float
     exact: float
+    queries: float = 0
 
 
 class Family(NamedTuple):
@@ -46,7 +47,7 @@ class Family(NamedTuple):
     beside: Kept
 
 
-_LLAMA = Family(Kept(4, 2, 0, 8), Kept(4, 2, 0, 6), Kept(3, 0, 5, 2))
+_LLAMA = Family(Kept(4, 2, 0, 6, 2), Kept(4, 2, 0, 4, 2), Kept(3, 0, 5, 2))
 _FAMILIES = {
     "gpt2": Family(Kept(5, 0, 5, 11), Kept(5, 0, 5, 11), Kept(4, 0, 4, 9.5)),
     "opt": Family(Kept(1, 0, 6, 4), Kept(1, 0, 6, 4), Kept(1, 0, 8.75, 0)),
@@ -56,7 +57,8 @@ _FAMILIES = {
 
 @dataclass(frozen=True)
 class Training:
-    """tokens: of the largest batch that is passed forwards and backwards at once, padding included. head: whether logits over the
+    """tokens: of the largest batch that is passed forwards and backwards at once, padding included. row: of one row of it, where a mask
+    over its tokens keeps padding or other texts out; 0 = there is none. head: whether logits over the
     vocabulary are made. references: models of the same shape that are only read. anchors: copies of the trained weights.
     engine_tokens: of all sequences that an engine of its own samples at once; 0 = there is none."""
 
@@ -66,6 +68,7 @@ class Training:
     quantization: QuantizationConfig | None = None
     freeze: FreezeConfig | None = None
     precision: Precision = "fp32"
+    row: int = 0
     head: bool = True
     references: int = 0
     anchors: int = 0
@@ -120,8 +123,9 @@ def activations(training: Training) -> int:
     family = _FAMILIES.get(shape.family, _LLAMA)
     kept = family.full if peft is None else family.inside if peft.merges else family.beside
     bytes_computed = _BYTES[training.precision]
-    computed = kept.feed_forward * shape.feed_forward + kept.keys * shape.keys + kept.computed * shape.hidden
-    exact = kept.exact * shape.hidden
+    keys = shape.queries if training.row else shape.keys  # under a mask they are repeated for every head (but a single one)
+    computed = kept.feed_forward * shape.feed_forward + kept.keys * keys + kept.computed * shape.hidden
+    exact = kept.exact * shape.hidden + kept.queries * shape.queries + training.row  # the mask is held by each layer
     layer = computed * bytes_computed + (exact + _of_adapter(training)) * _FP32
     at_work = (3 if peft is None else 5) * shape.feed_forward * bytes_computed + 3 * shape.hidden * _FP32
     last_norm = 3 * shape.hidden * _FP32

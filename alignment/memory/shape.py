@@ -19,12 +19,14 @@ _IN_A_LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks)\.\d+\.")
 
 @dataclass(frozen=True)
 class Shape:
-    """family: transformers' name for the architecture. hidden, feed_forward, keys: numbers of one token's state, inner state and keys.
+    """family: transformers' name for the architecture. hidden, feed_forward, queries, keys: numbers of one token's state, inner state,
+    queries of all heads, and keys.
     weights: the sizes of each by name, tied ones once. context: tokens it can read; None = no limit is named."""
 
     family: str
     hidden: int
     feed_forward: int
+    queries: int
     keys: int
     layers: int
     vocabulary: int
@@ -56,12 +58,13 @@ def shape_of(config: Mapping[str, Any], weights: Mapping[str, tuple[int, ...]]) 
 
     hidden = entry("hidden_size", "n_embd", "d_model")
     heads = entry("num_attention_heads", "n_head")
-    keys = entry("num_key_value_heads", default=heads) * entry("head_dim", default=hidden // heads)
+    head = entry("head_dim", default=hidden // heads)
     return Shape(
         family=str(config.get("model_type", "")),
         hidden=hidden,
         feed_forward=entry("intermediate_size", "ffn_dim", "n_inner", default=4 * hidden),
-        keys=keys,
+        queries=heads * head,
+        keys=entry("num_key_value_heads", default=heads) * head,
         layers=entry("num_hidden_layers", "n_layer", "num_layers"),
         vocabulary=entry("vocab_size"),
         context=config.get("max_position_embeddings") or config.get("n_positions"),

@@ -18,14 +18,14 @@ def training_of(config: Any, shape: Shape, longest: int) -> Training:
         longest += config.rollout.max_new_tokens
     longest = min(length for length in (longest, getattr(config, "max_length", None), shape.context) if length)
     if config.kind == "reward":
-        return Training(shape, 2 * config.batch_size * longest, precision=config.precision, head=False)
+        return Training(shape, 2 * config.batch_size * longest, row=longest, precision=config.precision, head=False)
     common = {"shape": shape, "peft": config.peft, "quantization": config.quantization}
     apart = config.peft is not None and config.peft.merges  # the frozen model can then be had without the adapter
     if config.kind == "ppo":
         tokens = min(config.minibatch_size * longest, config.tokens_per_pass)
         precision = "fp32" if config.precision == "fp32" else "bf16"
         return Training(**common, tokens=tokens, precision=precision, engine_tokens=config.rollout.batch_size * longest)
-    common |= {"freeze": config.freeze, "precision": config.precision}
+    common |= {"freeze": config.freeze, "precision": config.precision, "row": longest}
     if config.kind in ("grpo", "rloo"):
         references = 1 + (config.beta > 0 and not apart)  # the reward model is one
         engine = config.rollout.batch_size * longest
@@ -33,8 +33,9 @@ def training_of(config: Any, shape: Shape, longest: int) -> Training:
     anchor = config.anchor.method if config.anchor is not None else None
     anchors = {"l2": 1, "ewc": 2}.get(anchor or "", 0)
     if config.kind == "sft":
-        references = int(anchor == "kl" and not apart)
-        return Training(**common, tokens=config.batch_size * longest, references=references, anchors=anchors)
+        references, tokens = int(anchor == "kl" and not apart), config.batch_size * longest
+        common |= {"row": tokens} if config.packing else {}  # packed sequences are laid end to end
+        return Training(**common, tokens=tokens, references=references, anchors=anchors)
     sides = 2 if config.kind == "dpo" else 1
     references = int(config.reference is not None or not apart)
     return Training(**common, tokens=sides * config.batch_size * longest, references=references, anchors=anchors)

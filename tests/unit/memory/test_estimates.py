@@ -18,7 +18,7 @@ from alignment.preference.config import DPOConfig
 from alignment.sft.config import SFTConfig
 from reward.config import RewardConfig
 
-SMALL = Shape("llama", 100, 300, 100, 2, 1000, 64, llama_weights(1000, 100, 300, 2, 100))
+SMALL = Shape("llama", 100, 300, 100, 100, 2, 1000, 64, llama_weights(1000, 100, 300, 2, 100))
 COUNT = 1000 * 100 + 2 * (4 * 100 * 100 + 3 * 100 * 300 + 2 * 100) + 100
 
 
@@ -154,7 +154,7 @@ def advised(training, machine_gib):
 
 
 def test_advice_fits_the_machine():
-    wide = Shape("llama", 4096, 11008, 4096, 32, 32000, 4096, llama_weights(32000, 4096, 11008, 32, 4096))
+    wide = Shape("llama", 4096, 11008, 4096, 4096, 32, 32000, 4096, llama_weights(32000, 4096, 11008, 32, 4096))
     assert 6.5e9 < wide.parameters < 6.8e9
     full, lora = Training(wide, 512), Training(wide, 512, PeftConfig(), precision="bf16")
     few = Training(wide, 512, PeftConfig(), QuantizationConfig(bits=4), precision="bf16")

@@ -42,7 +42,7 @@ def gpt_neox(layers):
     return GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=WORDS, num_attention_heads=4, **sizes))
 
 
-def kept(model, precision):
+def kept(model, precision, padded=False):
     """Bytes of all that a forward pass saves, each storage once, the model's own weights left out."""
     weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
     found = {}
@@ -54,9 +54,11 @@ def kept(model, precision):
         return tensor
 
     ids = torch.randint(WORDS, (ROWS, LENGTH), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[0, LENGTH // 2 :] = 0 if padded else 1
     mixed = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), mixed:
-        output = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+        output = model(input_ids=ids, attention_mask=mask, use_cache=False)
     assert output.logits.requires_grad
     return sum(found.values())
 
@@ -80,6 +82,20 @@ def test_two_layers_more_keep_as_much_more_as_is_said(make, precision, method):
         sizes.append((kept(model, precision), activations(training)))
     real, said = (more - fewer for fewer, more in zip(*sizes, strict=True))
     assert (0.78 if method == "bottleneck" else 0.9) < said / real < 1.15
+
+
+@pytest.mark.parametrize("head", [32, 96])
+def test_padding_costs_a_mask_and_repeated_keys(head):
+    """96: queries of another size than the states."""
+    sizes = []
+    for layers in (1, 3):
+        options = {"hidden_size": HIDDEN, "intermediate_size": INNER, "num_hidden_layers": layers, "head_dim": head}
+        config = LlamaConfig(vocab_size=WORDS, num_attention_heads=4, num_key_value_heads=2, **options)
+        model = LlamaForCausalLM(config)
+        shape = shape_of(config.to_dict(), {name: tuple(weight.shape) for name, weight in model.named_parameters()})
+        sizes.append((kept(model, "fp32", padded=True), activations(Training(shape, ROWS * LENGTH, row=LENGTH))))
+    real, said = (more - fewer for fewer, more in zip(*sizes, strict=True))
+    assert said / real == pytest.approx(1, abs=0.05)
 
 
 def test_activations_grow_with_tokens_and_logits_stay_within_their_tiles():
