@@ -24,6 +24,7 @@ from alignment.models.classifier import (
     is_classifier,
     label_logprobs,
     labels_of,
+    load_classifier,
     new_classifier,
 )
 from alignment.models.encoding import listed
@@ -50,8 +51,11 @@ def run(config: ClassifyConfig, inputs: Mapping[str, Artifact], context: Context
     trainer = _trainer(config, context, model, tokenizer, train, validation)
     trainer.add_callback(report)
     tuned = carry_out(trainer, config, context, tokenizer, checkpoint)
-    measured = _measure(trainer.model, validation, tokenizer.pad_token_id) if validation and tuned.trained else {}
     best = tuned.finish()
+    measured = {}
+    if validation and (best or tuned.trained):
+        left = load_classifier(context.workdir).to(model.device) if best else trainer.model  # pyright: ignore[reportArgumentType]
+        measured = _measure(left, validation, tokenizer.pad_token_id)
     return {
         "labels": labels,
         "rows": len(train),
@@ -124,6 +128,7 @@ def _trainer(
         processing_class=tokenizer,
         compute_loss_func=mean_cross_entropy,
         compute_metrics=_accuracy_and_f1,
+        preprocess_logits_for_metrics=_logits_alone,
         callbacks=early_stopping(config),
     )
     trainer.group_by_length = config.group_by_length
@@ -135,6 +140,11 @@ def mean_cross_entropy(outputs: Any, labels: Tensor, num_items_in_batch: Tensor 
     rows, over all its passes. A model's own loss is a mean over one pass, which weights rows by the company they are in."""
     total = torch.nn.functional.cross_entropy(outputs.logits.float(), labels, reduction="sum")
     return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+
+def _logits_alone(logits: Any, labels: Tensor) -> Tensor:
+    """An encoder-decoder gives its states beside them."""
+    return logits[0] if isinstance(logits, tuple) else logits
 
 
 def _accuracy_and_f1(prediction: EvalPrediction) -> dict[str, float]:
@@ -163,6 +173,9 @@ def _table(
     if unknown := [number for number, row in enumerate(rows, 1) if str(row["label"]) not in numbers]:
         what = f"{listed(unknown)}: label {str(rows[unknown[0] - 1]['label'])!r}, which no training row has"
         raise DataError(where, what, f"one of {', '.join(labels)}", "use rows with the same labels")
+    if chats := [number for number, row in enumerate(rows, 1) if not isinstance(row["text"], str)]:
+        what = f"{listed(chats)}: chat messages, which a classifier does not read"
+        raise DataError(where, what, "text in each row", "write them anew with `template`")
     ids = encode_texts(tokenizer, [row["text"] for row in rows], limit, on_long, where)
     return datasets.Dataset.from_dict({"input_ids": ids, "labels": [numbers[str(row["label"])] for row in rows]})
 

@@ -26,7 +26,9 @@ def add_adapter(
     try:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return get_peft_model(model, _configuration(peft, task, heads)) if peft.merges else attach(model, peft)
+            if not peft.merges:
+                return attach(model, peft)
+            adapted = get_peft_model(model, _configuration(peft, task, heads))
     except ValueError as error:
         names = sorted(
             {name.split(".")[-1] for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
@@ -37,6 +39,26 @@ def add_adapter(
             f"all-linear, or some of {', '.join(names)}",
             "correct peft.target_modules",
         ) from None
+    if peft.method == "ia3":
+        _within_targets(adapted.peft_config["default"])
+    return adapted
+
+
+def _within_targets(config: Any) -> None:
+    """peft adds the feed-forward layers that it knows, and refuses to read a saved adapter where these are no targets."""
+    targets, inner = config.target_modules, config.feedforward_modules
+    if isinstance(targets, set) and isinstance(inner, set):
+        longer = [
+            max(name, target, key=len)
+            for name in inner
+            for target in targets
+            if _ends_in(name, target) or _ends_in(target, name)
+        ]
+        config.feedforward_modules, config.target_modules = set(longer), targets | set(longer)
+
+
+def _ends_in(name: str, end: str) -> bool:
+    return f".{name}".endswith(f".{end}")
 
 
 def _configuration(peft: PeftConfig, task: str, heads: Sequence[str]) -> Any:

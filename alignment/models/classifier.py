@@ -25,6 +25,7 @@ from alignment.models.encoding import length_batches, listed, require_short
 from alignment.models.load import DTYPES, bitsandbytes, forbid_repacking, from_pretrained, read_config
 
 _ARCHITECTURE = "ForSequenceClassification"
+_POOLERS = (r".*pooler",)  # between trunk and head, and new where the model was trained without
 _BATCH_TOKENS = {"cpu": 1024, "cuda": 16_384}
 
 
@@ -51,7 +52,7 @@ def new_classifier(
     dtype = DTYPES[quantization.rest if quantization else precision]
     options: dict[str, Any] = {"dtype": dtype, "config": config, "output_loading_info": True}
     if quantization is not None:
-        options |= {"quantization_config": bitsandbytes(quantization, DTYPES[precision], keep=heads)}
+        options |= {"quantization_config": bitsandbytes(quantization, DTYPES[precision], keep=[*heads, *_POOLERS])}
     with torch.random.fork_rng(), _no_key_report():
         torch.manual_seed(seed)
         model, loaded = from_pretrained(

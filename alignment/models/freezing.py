@@ -11,6 +11,8 @@ from alignment.models.config import FreezeConfig
 
 _LAYER = re.compile(r"\.(?:layers|layer|h|blocks|block)\.(\d+)\.")  # Llama, BERT, GPT-2, T5 and others number theirs so
 
+_EMBEDDING = re.compile(r"embed|\.(?:wte|wpe|shared)\.")  # T5 and BART call theirs shared
+
 
 def frozen_names(names: Sequence[str], freeze: FreezeConfig) -> set[str]:
     """Those of a model's weights that stay as they are. Raises ModelError where a pattern names nothing, or nothing is left."""
@@ -28,7 +30,7 @@ def frozen_names(names: Sequence[str], freeze: FreezeConfig) -> set[str]:
             what = f"{freeze.layers} layers of a model that has {max(numbers, default=-1) + 1}"
             raise ModelError("freeze.layers", what, "no more than there are", "lower it")
         frozen |= {name for name in names if (match := _LAYER.search(f".{name}")) and int(match[1]) < freeze.layers}
-        frozen |= {name for name in names if "embed" in name or ".wte." in name or ".wpe." in name}
+        frozen |= {name for name in names if _EMBEDDING.search(f".{name}")}
     if frozen.issuperset(names):
         raise ModelError("freeze", "every weight is frozen", "something to train", "freeze less")
     return frozen

@@ -135,8 +135,21 @@ def merged(model: Any, adapter: Path) -> PreTrainedModel:
     config = deepcopy(trained.config)  # with a classifier's labels
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    base = from_pretrained(type(trained), trained.name_or_path, config=config, dtype=torch.float32)
-    return PeftModel.from_pretrained(base, str(adapter)).merge_and_unload().to(dtype)  # type: ignore[operator]
+    heads = _modules_to_save(model)
+    options: dict[str, Any] = {"ignore_mismatched_sizes": True} if heads else {}  # a head for other labels goes anyway
+    base = from_pretrained(type(trained), trained.name_or_path, config=config, dtype=torch.float32, **options)
+    adapted: Any = PeftModel.from_pretrained(base, str(adapter))
+    for name, part in _modules_to_save(adapted).items():  # peft's ia3 cannot unload a head of several layers
+        parent, _, child = name.rpartition(".")
+        setattr(adapted.get_submodule(parent), child, part.modules_to_save["default"])
+    return adapted.merge_and_unload().to(dtype)
+
+
+def _modules_to_save(model: Any) -> dict[str, Any]:
+    """By name: the parts that were trained whole beside the adapter."""
+    from peft.utils import ModulesToSaveWrapper
+
+    return {name: part for name, part in model.named_modules() if isinstance(part, ModulesToSaveWrapper)}
 
 
 def read_config(path: str | Path) -> Any:
@@ -206,8 +219,11 @@ def context_of(path: str | Path) -> int | None:
 
 def token_limit(model: Any, tokenizer: Any, wanted: int | None) -> int:
     """The most tokens of a text: what is wanted, or what the tokenizer says, within what the model's positions allow. RoBERTa's
-    positions count two that no text can use, which its tokenizer knows; T5 has none, and its tokenizer's limit is a custom."""
+    positions begin after that of the pad; T5 has none, and its tokenizer's limit is a custom."""
     positions = context_length(model)
+    named = (part for name, part in model.named_modules() if name.endswith("position_embeddings"))
+    if positions and (first := getattr(next(named, None), "padding_idx", None)) is not None:
+        positions -= first + 1
     allowed = min(positions, tokenizer.model_max_length) if positions else None
     return min(length for length in (wanted or tokenizer.model_max_length, allowed, 1 << 30) if length)
 

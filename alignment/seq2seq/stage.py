@@ -161,7 +161,7 @@ def _table(
     cut = config.on_long == "truncate"
     prompts = tokenizer([row["prompt"] for row in rows], truncation=cut, max_length=limit)["input_ids"]
     answers = _answers(tokenizer, rows)
-    answer_limit = config.max_answer_length or limit
+    answer_limit = token_limit(model, tokenizer, config.max_answer_length or config.max_length)
     answers = [ids[:answer_limit] for ids in answers] if cut else answers
     require_short(prompts, limit, f"{where}, prompt")
     require_short(answers, answer_limit, f"{where}, completion")

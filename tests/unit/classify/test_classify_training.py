@@ -1,6 +1,7 @@
 """Classifiers on encoders and decoders: what the head reads, what is trained, and that it learns."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -147,18 +148,19 @@ def test_an_adapter_with_its_head_merges_into_a_classifier_that_says_the_same(fo
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-def test_the_head_on_weights_of_few_bits_stays_in_full(folders, tmp_path, bits):
-    summary = classify(folders["distilbert"], tmp_path, peft=LORA, quantization={"bits": bits}, learning_rate=1e-2)
+@pytest.mark.parametrize("kind", ["bert", "distilbert"])  # BERT's pooler is new, too
+def test_the_head_on_weights_of_few_bits_stays_in_full(folders, tmp_path, kind, bits):
+    summary = classify(folders[kind], tmp_path, peft=LORA, quantization={"bits": bits}, learning_rate=1e-2)
     assert summary["validation_accuracy"] > 0.9
     quantized = new_classifier(
-        folders["distilbert"],
+        folders[kind],
         ["a", "b"],
         peft=PeftConfig(),
         quantization=QuantizationConfig.model_validate({"bits": bits}),
     )
     small = {name for name, part in quantized.named_modules() if type(part).__name__ in ("Linear4bit", "Linear8bitLt")}
-    assert any("q_lin" in name for name in small)
-    assert not any("classifier" in name for name in small)
+    assert any("q_lin" in name or "query" in name for name in small)
+    assert not any("classifier" in name or "pooler" in name for name in small)
 
 
 def test_the_same_seed_draws_the_same_head_and_frozen_layers_stay(folders, tmp_path):
@@ -224,3 +226,44 @@ def test_adapters_that_hide_the_end_of_the_text_are_refused():
         ClassifyConfig.model_validate(
             {"model": {"path": "m"}, "data": {"path": "d"}, "epochs": 1, "peft": {"method": "prompt"}}
         )
+
+
+def test_a_classifier_goes_on_by_an_adapter_with_other_labels(folders, tmp_path):
+    three = [*rows(60), {"text": "the cow sleeps", "label": "neither"}]
+    assert len(classify(folders["distilbert"], tmp_path / "three", data=three, epochs=1)["labels"]) == 3
+    summary = classify(tmp_path / "three" / "out", tmp_path / "two", peft=LORA, epochs=1)
+    assert labels_of(load_classifier(tmp_path / "two" / "out")) == summary["labels"] == ["bad", "good"]
+
+
+def test_an_encoder_decoder_under_a_head_is_validated_along_the_way(folders, tmp_path):
+    assert classify(folders["t5"], tmp_path, evaluate_every=10, epochs=1)["validation_rows"] == 34
+
+
+def test_messages_are_no_text(folders, tmp_path):
+    data = [{"text": [{"role": "user", "content": "the cow"}], "label": label} for label in ("good", "bad")]
+    with pytest.raises(DataError, match="data: rows 1, 2: chat messages, which a classifier does not read"):
+        classify(folders["bert"], tmp_path, data=data)
+
+
+def test_the_figures_are_those_of_the_model_that_is_left(folders, tmp_path):
+    """A best step that lies before the last one is what is measured and kept."""
+    write_rows(rows(60), tmp_path / "rows.jsonl")
+    write_rows(rows(34), tmp_path / "held_out.jsonl")
+    settings = {"model": {"path": "m"}, "data": {"path": str(tmp_path / "rows.jsonl")}, "batch_size": 10, "steps": 12}
+    settings |= {"validation": {"path": str(tmp_path / "held_out.jsonl")}, "evaluate": {"every": 4, "best": "task"}}
+    config = ClassifyConfig.model_validate(settings | {"learning_rate": 3e-3})
+    values = iter([1.0, 0.5, 0.5])
+
+    def measure(model, folder):
+        entries = {"task": {"value": next(values), "role": "target", "higher_is_better": True}}
+        (folder / "evaluation.json").write_text(json.dumps({"tasks": entries}))
+        return entries
+
+    context = replace(Context.at(tmp_path / "out"), measure=measure)
+    summary = run(config, {"model": Artifact("model", "m", folders["gpt2"])}, context)
+    assert summary["best_step"] == 4
+    tokenizer = load_tokenizer(tmp_path / "out", generates=False)
+    ids = encode_texts(tokenizer, [row["text"] for row in rows(34)], 64, "error", "texts")
+    logprobs = label_logprobs(load_classifier(tmp_path / "out"), ids, tokenizer.pad_token_id)
+    right = [logprobs[n, ["bad", "good"].index(row["label"])].item() for n, row in enumerate(rows(34))]
+    assert summary["validation_loss"] == pytest.approx(-sum(right) / 34, abs=1e-5)

@@ -87,3 +87,15 @@ def test_patterns_name_weights_and_what_names_none_is_refused(tiny_folder):
             load_causal_lm(tiny_folder, freeze=wrong)
     with pytest.raises(ValidationError, match="nothing to freeze"):
         FreezeConfig()
+
+
+def test_ia3_on_layers_of_ones_own_choice_can_be_read_back(tiny_folder, tmp_path):
+    """peft adds `down_proj` as feed-forward, and then refuses the saved adapter since that is no target."""
+    model = load_causal_lm(tiny_folder, peft=PeftConfig(method="ia3", target_modules=["k_proj", "v_proj"]))
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.add_(0.3)
+    tokens = torch.arange(1, 9)[None]
+    trained = model.eval()(tokens).logits.detach()
+    save_model(model, load_tokenizer(tiny_folder), tmp_path)
+    torch.testing.assert_close(load_causal_lm(tmp_path).eval()(tokens).logits, trained, atol=2e-5, rtol=0)

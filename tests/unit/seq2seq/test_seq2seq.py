@@ -141,3 +141,9 @@ def test_the_same_run_gives_the_same_weights(t5, tmp_path):
         seq2seq(t5, tmp_path / name, steps=3, seed=5, peft={"r": 4, "dropout": 0.1, "target_modules": ["q", "v"]})
     one, other = (load_file(tmp_path / name / "out" / "model.safetensors") for name in ("one", "other"))
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_frozen_layers_have_the_shared_embeddings_below_them(tmp_path):
+    model = load_seq2seq(save_small("t5", tmp_path, ["the", "cow"]), freeze=FreezeConfig(layers=1))
+    assert not model.shared.weight.requires_grad
+    assert model.decoder.block[1].layer[0].SelfAttention.q.weight.requires_grad
