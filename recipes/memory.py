@@ -34,6 +34,8 @@ def stage_memory(plan: Plan, data: Sequence[CheckedData]) -> dict[str, tuple[Tra
     for cell in plan.cells:
         if cell.config.kind in TRAINED and cell.stage not in found:
             start = _start(cell)
+            if start is None:
+                continue
             try:
                 shape = _lab_shape(start) if isinstance(start, PretrainConfig) else shape_in(start)
             except ModelError:
@@ -43,12 +45,15 @@ def stage_memory(plan: Plan, data: Sequence[CheckedData]) -> dict[str, tuple[Tra
     return found
 
 
-def _start(cell: Cell) -> PretrainConfig | Path:
-    """What the model of a stage goes back to: a pre-training, or a folder from outside."""
+def _start(cell: Cell) -> PretrainConfig | Path | None:
+    """What the model of a stage goes back to: a pre-training, or a folder from outside; None = an architecture that is yet to be laid
+    out."""
     source: Cell | Artifact = cell
     while isinstance(source, Cell):
         if isinstance(source.config, PretrainConfig):
             return source.config
+        if "model" not in source.inputs:
+            return None
         source = source.inputs["model"]
     return source.path
 
@@ -65,12 +70,13 @@ def _lab_shape(config: PretrainConfig) -> Shape:
 
 def _longest(cell: Cell, plan: Plan, texts: Mapping[str, Sequence[str]], count: Callable[[str], int]) -> int:
     """Tokens of the longest row that the stage learns from; the context, as far as `training_of` can tell, where nothing is known."""
-    references = [getattr(cell.config, name, None) for name in ("data", "prompts")]
-    lengths = [
-        _length(ref, cell.stage, name, plan, texts, count)
-        for name, ref in zip(("data", "prompts"), references, strict=True)
-        if ref
-    ]
+    config: Any = cell.config
+    if getattr(config, "packing", False):
+        return 1 << 20
+    references = {name: getattr(config, name, None) for name in ("data", "prompts")}
+    replay = getattr(config, "replay", None)
+    references["replay.data"] = replay and replay.data
+    lengths = [_length(ref, cell.stage, name, plan, texts, count) for name, ref in references.items() if ref]
     return max(lengths, default=1 << 20)
 
 
@@ -98,7 +104,10 @@ def _counter(start: PretrainConfig | Path) -> Callable[[str], int]:
 def _tokenizer(folder: Path) -> Callable[[str], int]:
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception:  # the library raises nothing narrower; the stage itself says what is wrong with it
+        return lambda text: len(text) // _LETTERS
     return lambda text: len(tokenizer.encode(text).ids)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
+from alignment.core.errors import ModelError
 from alignment.memory.shape import Shape
 from alignment.models.config import FreezeConfig, PeftConfig
 from alignment.models.freezing import frozen_names
@@ -15,8 +17,17 @@ def trained_weights(shape: Shape, peft: PeftConfig | None, freeze: FreezeConfig 
     """Numbers that the optimiser moves."""
     if peft is not None:
         return adapter_weights(shape, peft)
-    frozen = frozen_names(list(shape.weights), freeze) if freeze is not None else set()
+    frozen = _frozen(list(shape.weights), freeze) if freeze is not None else set()
     return sum(prod(size) for name, size in shape.weights.items() if name not in frozen)
+
+
+def _frozen(names: Sequence[str], freeze: FreezeConfig) -> set[str]:
+    """Some files, such as GPT-2's on the hub, name weights without the first part of their name in the model."""
+    try:
+        return frozen_names(names, freeze)
+    except ModelError:
+        patterns = [pattern.partition(".")[2] or pattern for pattern in freeze.patterns]
+        return frozen_names(names, freeze.model_copy(update={"patterns": patterns}))
 
 
 def adapter_weights(shape: Shape, peft: PeftConfig) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 from alignment.core.errors import ModelError
 from alignment.models.layout import base_of
 
+_LONGEST_HEADER = 100_000_000  # of a safetensors file
 _IN_A_LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks)\.\d+\.")
 
 
@@ -57,7 +58,7 @@ def shape_of(config: Mapping[str, Any], weights: Mapping[str, tuple[int, ...]]) 
         return int(found)
 
     hidden = entry("hidden_size", "n_embd", "d_model")
-    heads = entry("num_attention_heads", "n_head")
+    heads = entry("num_attention_heads", "n_head", "num_heads", "n_heads")
     head = entry("head_dim", default=hidden // heads)
     return Shape(
         family=str(config.get("model_type", "")),
@@ -65,7 +66,7 @@ def shape_of(config: Mapping[str, Any], weights: Mapping[str, tuple[int, ...]]) 
         feed_forward=entry("intermediate_size", "ffn_dim", "n_inner", default=4 * hidden),
         queries=heads * head,
         keys=entry("num_key_value_heads", default=heads) * head,
-        layers=entry("num_hidden_layers", "n_layer", "num_layers"),
+        layers=entry("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
         vocabulary=entry("vocab_size"),
         context=config.get("max_position_embeddings") or config.get("n_positions"),
         weights=weights,
@@ -78,8 +79,10 @@ def shape_in(folder: str | Path) -> Shape:
     try:
         config = json.loads((base / "config.json").read_text())
         weights = {name: size for file in sorted(base.glob("*.safetensors")) for name, size in _header(file)}
+        if not weights:
+            raise ValueError("no weights")
         return shape_of(config, weights)
-    except (OSError, ValueError, KeyError, AssertionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, AssertionError) as error:
         raise ModelError(
             str(folder), f"its sizes cannot be read: {error}", "config.json and safetensors", "mend it"
         ) from None
@@ -88,8 +91,17 @@ def shape_in(folder: str | Path) -> Shape:
 def _header(file: Path) -> Iterable[tuple[str, tuple[int, ...]]]:
     """Names and sizes of a safetensors file: eight bytes say how long the JSON is that follows them."""
     with file.open("rb") as opened:
-        header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
-    return [(name, tuple(entry["shape"])) for name, entry in header.items() if name != "__metadata__"]
+        length = int.from_bytes(opened.read(8), "little")
+        if length > _LONGEST_HEADER:
+            raise ValueError(f"{file.name} is no safetensors file")
+        header = json.loads(opened.read(length))
+    sizes = {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+    return [(name, size) for name, size in sizes.items() if not _is_buffer(name, size)]
+
+
+def _is_buffer(name: str, size: tuple[int, ...]) -> bool:
+    """Older files hold masks (1, 1, T, T) and positions beside the weights."""
+    return size[:2] == (1, 1) or name.endswith(("masked_bias", "inv_freq", "position_ids"))
 
 
 def llama_weights(

@@ -5,8 +5,11 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from small_models import save_small
 
+from alignment.core.context import Context
 from alignment.core.errors import ModelError
+from alignment.memory.announce import announce_memory
 from alignment.memory.estimate import Memory, Training, estimate
 from alignment.memory.shape import Shape, llama_weights, shape_in
 from alignment.memory.stages import memory_of, training_of
@@ -186,7 +189,6 @@ def test_the_estimate_needs_no_torch():
 
 def test_a_run_announces_what_it_trains_and_the_summary_keeps_it(tiny_folder, tmp_path):
     from alignment.core.artifact import Artifact
-    from alignment.core.context import Context
     from alignment.data.rows import write_rows
     from alignment.sft.stage import run
 
@@ -200,3 +202,24 @@ def test_a_run_announces_what_it_trains_and_the_summary_keeps_it(tiny_folder, tm
     assert summary["memory_parts_mib"]["libraries"] == 45
     assert torch.is_tensor(load_file(tmp_path / "out" / "model.safetensors")["model.norm.weight"])
     assert json.dumps(summary)
+
+
+def test_files_that_name_weights_without_the_models_own_part_are_understood(tmp_path):
+    """As GPT-2's on the hub, which holds masks as well."""
+    save_small("gpt2", tmp_path, ["the", "cow"])
+    real = parameter_counts(load_causal_lm(tmp_path, freeze=FreezeConfig(patterns=["transformer.h.0.*"])))
+    weights = {name.removeprefix("transformer."): v for name, v in load_file(tmp_path / "model.safetensors").items()}
+    weights["h.0.attn.bias"] = torch.ones(1, 1, 64, 64)
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    found = estimate(Training(shape_in(tmp_path), 10, freeze=FreezeConfig(patterns=["transformer.h.0.*"])))
+    assert {"trainable_parameters": found.trainable, "parameters": found.parameters} == real
+
+
+@pytest.mark.parametrize("bytes_", [b"\xff" * 100, b"\x02" + b"\0" * 7 + b"[]", b"\x02" + b"\0" * 7 + b"{}"])
+def test_damaged_weights_are_told_and_stop_no_training(tiny_folder, tmp_path, bytes_):
+    (tmp_path / "config.json").write_text((tiny_folder / "config.json").read_text())
+    (tmp_path / "model.safetensors").write_bytes(bytes_)
+    with pytest.raises(ModelError, match="its sizes cannot be read"):
+        shape_in(tmp_path)
+    config = SFTConfig.model_validate({"model": {"path": "m"}, "data": {"path": "d"}, "steps": 1})
+    assert announce_memory(config, tmp_path, 10, Context.at(tmp_path / "out")) == {}

@@ -83,3 +83,27 @@ def test_a_stage_that_trains_nothing_takes_no_line(tiny_folder, rows):
         }
     }
     assert found_in(parse_recipe({"name": "t", "stages": stages}, "t.yaml")) == {}
+
+
+def test_packing_and_replay_count_and_an_architecture_without_weights_takes_no_line(tiny_folder, rows, tmp_path):
+    (tmp_path / "old.jsonl").write_text(json.dumps({"text": "the cow is red " * 6}))
+    base = {"kind": "sft", "model": {"path": str(tiny_folder)}, "data": rows, "steps": 1, "batch_size": 2}
+    replay = {"data": {"path": str(tmp_path / "old.jsonl")}, "share": 0.5}
+    stages = {"packed": base | {"packing": True, "max_length": 48}, "replayed": base | {"replay": replay}}
+    stages["new"] = {"kind": "untrained", "architecture": "gpt2", "tokenizer": {"path": str(tiny_folder)}}
+    stages["from_new"] = base | {"model": {"stage": "new"}}
+    found = found_in(parse_recipe({"name": "t", "stages": stages}, "t.yaml"))
+    assert set(found) == {"packed", "replayed"}
+    assert found["packed"][0].tokens == 2 * 48
+    assert found["replayed"][0].tokens == 2 * (24 + 8)
+
+
+def test_a_tokenizer_that_cannot_be_read_is_guessed_at(tiny_folder, rows, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in tiny_folder.iterdir():
+        if file.is_file():
+            (folder / file.name).write_bytes(file.read_bytes())
+    (folder / "tokenizer.json").write_text("{}")
+    stages = {"sft": {"kind": "sft", "model": {"path": str(folder)}, "data": rows, "steps": 1}}
+    assert "sft" in found_in(parse_recipe({"name": "t", "stages": stages}, "t.yaml"))
