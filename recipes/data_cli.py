@@ -146,6 +146,8 @@ def _reference(files: Sequence[str], **reading: Any) -> DataRef:
         raise RecipeError(
             " ".join(files), "a hub data set among other sources", "one hub data set, or files", "drop some"
         )
+    if "" in hub:
+        raise RecipeError("hub:", "no name", "hub:NAME, for example hub:tatsu-lab/alpaca", "add the name")
     source = {"hub": hub[0]} if hub else {"path": list(files)}
     return DataRef.model_validate(source | {"on_error": "skip"} | reading)
 
@@ -195,10 +197,14 @@ def _shares(text: str) -> tuple[float, float, float]:
 
 
 def _refuse_existing(path: Path) -> None:
+    if path.suffix != ".jsonl":
+        raise RecipeError("--out", f"{path}: rows are written as JSON Lines", "a name that ends in .jsonl", "rename it")
     if path.exists():
         raise RecipeError("--out", f"{path} is there already", "a new file", "name another, or move it away")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        path.unlink()  # that was to see whether it can be written, before long work
     except OSError as error:
         raise RecipeError("--out", str(error), "a folder that can be written", "name another") from None
 

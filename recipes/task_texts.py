@@ -40,13 +40,15 @@ def task_texts(recipe: str) -> TaskTexts:
 
 
 def _items(task: Any) -> Iterator[str]:
-    """Of each item the question, the question with its answer, and whatever else it holds that is not as short as a choice."""
+    """Of each item the question, the question with its answer, and whatever else it holds, but for choices and single words."""
     for doc in task.test_docs() if task.has_test_docs() else task.validation_docs():
         question, answer = task.doc_to_text(doc), task.doc_to_target(doc)
         yield from _texts(question)
         if isinstance(question, str) and isinstance(answer, str):
             yield f"{question} {answer}"
         yield from (text for text in _texts(doc) if len(text.split()) >= RUN)
+        if isinstance(doc, dict):  # a short text counts where it is a column of its own: choices are listed
+            yield from (value for value in doc.values() if isinstance(value, str) and " " in value.strip())
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from alignment.data.hints import PERSONAL, SECRETS, hinted, redacted
-from alignment.data.inspection import Numbered, Place, fields_of, overlap, what_it_says
+from alignment.data.inspection import Numbered, Place, fields_of, nothing_to_learn, overlap, what_it_says
 from alignment.data.stream import SPLITS, what_is_wrong
-from alignment.data.texts import Row, rewritten, text_of
+from alignment.data.texts import Row, rewritten, text_of, whole
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,8 @@ class _Judge:
         """Why a row goes; None for one that stays, which later rows are held against."""
         if problem := what_is_wrong(row, self.fields):
             return problem
+        if nothing_to_learn(row):
+            return "no answer of the assistant"
         if self.rules.equal_answers and "chosen" in row and row["chosen"] == row.get("rejected"):
             return "chosen equals rejected"
         if self.rules.longest is not None and (length := self.count(text_of(row))) > self.rules.longest:
@@ -103,8 +106,8 @@ class _Judge:
 
 
 def split(rows: Iterable[Row], shares: tuple[float, float, float]) -> dict[str, list[Row]]:
-    """train, validation and test by a hash of the prompt (of the whole row, where it has none): the same prompt always lands on the
-    same side, whatever the order, the number or the file of the rows. shares: they sum to 1."""
+    """train, validation and test by a hash of the prompt (of a conversation up to its first answer, of any other row as a whole):
+    the same prompt always lands on the same side, whatever the order, the number or the file of the rows. shares: they sum to 1."""
     parts: dict[str, list[Row]] = {name: [] for name in SPLITS}
     for row in rows:
         place = zlib.crc32(f"split|{_key(row)}".encode()) / 2**32
@@ -114,4 +117,10 @@ def split(rows: Iterable[Row], shares: tuple[float, float, float]) -> dict[str, 
 
 
 def _key(row: Row) -> str:
-    return text_of({"prompt": row["prompt"]}) if "prompt" in row else text_of(row)
+    if "prompt" in row:
+        return text_of({"prompt": row["prompt"]})
+    messages = row.get("messages")
+    if not isinstance(messages, list):
+        return whole(row)
+    opening = takewhile(lambda m: not (isinstance(m, dict) and m.get("role") == "assistant"), messages)
+    return text_of({"messages": list(opening)}) or whole(row)

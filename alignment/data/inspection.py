@@ -10,7 +10,7 @@ from typing import Literal
 
 from alignment.data.hints import PERSONAL, SECRETS, badly_decoded, hinted
 from alignment.data.stream import column_names, what_is_wrong
-from alignment.data.texts import Row, grams, said, text_of
+from alignment.data.texts import FIELDS, Row, grams, said, text_of, whole
 
 Place = int | str  # the line of a row; of several files with the file's name
 Numbered = tuple[Place, Row]
@@ -111,8 +111,11 @@ def _too_few(shape: str, rows: int) -> list[Finding]:
 
 
 def fields_of(rows: Sequence[Numbered]) -> tuple[str, ...] | None:
-    """Which of our own fields the rows hold, by the first that holds some."""
-    return next((names for _, row in rows for names in _OWN if all(name in row for name in names)), None)
+    """Which of our own fields the rows hold: those that most of them have, else those of the first that has some."""
+    having = {names: [number for number, row in rows if all(name in row for name in names)] for names in _OWN}
+    most = (names for names, places in having.items() if 2 * len(places) > len(rows))
+    first = (names for _, row in rows for names in _OWN if all(name in row for name in names))
+    return next(most, None) or next(first, None)
 
 
 def _unusable(rows: Sequence[Numbered]) -> list[Finding]:
@@ -141,7 +144,7 @@ def _roles(rows: Sequence[Numbered]) -> list[Finding]:
         roles = [str(message.get("role")) for message in messages if isinstance(message, dict)]
         if problem := _role_problem(roles):
             odd.append((number, problem))
-        if "messages" in row and "assistant" not in roles:
+        if nothing_to_learn(row):
             silent.append(number)
     findings = []
     if odd:
@@ -153,6 +156,14 @@ def _roles(rows: Sequence[Numbered]) -> list[Finding]:
             Finding("no answer of the assistant", "error", tuple(silent), "there is nothing to learn: drop them")
         )
     return findings
+
+
+def nothing_to_learn(row: Row) -> bool:
+    """A conversation in which the assistant says nothing."""
+    messages = row.get("messages")
+    return isinstance(messages, list) and not any(
+        isinstance(m, dict) and m.get("role") == "assistant" for m in messages
+    )
 
 
 def _role_problem(roles: Sequence[str]) -> str | None:
@@ -170,7 +181,7 @@ def _role_problem(roles: Sequence[str]) -> str | None:
 
 def _labels(rows: Sequence[Numbered]) -> list[Finding]:
     """Of answers that are called good or bad (KTO)."""
-    if len({row["label"] for _, row in rows if "label" in row and "completion" in row}) != 1:
+    if len({str(row["label"]) for _, row in rows if "label" in row and "completion" in row}) != 1:
         return []
     return [
         Finding("one label only", "error", (), "KTO learns from good and bad answers: add rows with the other label")
@@ -197,7 +208,7 @@ def _repeated(rows: Sequence[Numbered]) -> list[Finding]:
 
 def what_it_says(row: Row) -> Hashable:
     """What makes two rows the same: their texts, and the label where there is one."""
-    return text_of(row), str(row.get("label"))
+    return whole(row), str(row.get("label"))
 
 
 def _contradicting(rows: Sequence[Numbered]) -> list[Finding]:
@@ -208,7 +219,7 @@ def _contradicting(rows: Sequence[Numbered]) -> list[Finding]:
         if "chosen" in row and "rejected" in row:
             sides = (str(said(row["chosen"])), str(said(row["rejected"])))
             key, claim = (str(row.get("prompt")), *sorted(sides)), sides[0]
-        elif "label" in row:
+        elif "label" in row and any(name in row for name in FIELDS):
             key, claim = text_of(row), str(row["label"])
         else:
             continue

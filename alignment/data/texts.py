@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -13,6 +14,11 @@ FIELDS = ("prompt", "completion", "messages", "chosen", "rejected", "text")
 def text_of(row: Row) -> str:
     """Everything that a row says, its turns in lines of their own."""
     return "\n".join(text for name in FIELDS if name in row for text in said(row[name]))
+
+
+def whole(row: Row) -> str:
+    """What a row says; of one that has none of our fields, all that it holds."""
+    return text_of(row) if any(name in row for name in FIELDS) else json.dumps(row, sort_keys=True, default=str)
 
 
 def said(value: Any) -> list[str]:

@@ -253,3 +253,76 @@ evaluation:
     assert "task made is not compared: a stage makes its rows" in done.output
     dropped = (tmp_path / "kept.dropped.txt").read_text().splitlines()
     assert dropped == [f"line {line}: overlaps with what it must not" for line in (1, 2)]
+
+
+def test_rows_of_no_known_columns_are_told_apart_by_all_that_they_hold(run, tmp_path):
+    rows = [{"sentence": f"film {n}", "label": n % 2} for n in range(300)]
+    write_rows([*rows, rows[0]], tmp_path / "raw.jsonl")
+    findings = {
+        each["kind"]: each for each in json.loads(run("check", tmp_path / "raw.jsonl", "--json").output)["findings"]
+    }
+    assert findings["duplicates"]["lines"] == [301] and "rows that contradict each other" not in findings
+    run("clean", tmp_path / "raw.jsonl", "--out", tmp_path / "clean.jsonl")
+    assert len((tmp_path / "clean.jsonl").read_text().splitlines()) == 300
+    parts = split(rows, (0.8, 0.1, 0.1))
+    assert 200 < len(parts["train"]) < 280 and parts["validation"] and parts["test"]
+
+
+def test_conversations_that_begin_alike_sit_on_one_side_and_those_without_an_answer_go():
+    asked = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
+    rows = [{"messages": [*asked, {"role": "assistant", "content": f"since {n}"}]} for n in range(100)]
+    assert sorted(map(len, split(rows, (0.8, 0.1, 0.1)).values())) == [0, 0, 100]
+    others = [{"messages": [{"role": "user", "content": f"Why {n}?"}, *rows[n]["messages"][2:]]} for n in range(100)]
+    assert len(split(others, (0.8, 0.1, 0.1))["train"]) < 95
+    cleaned = clean(numbered({"messages": asked}, rows[0]), Rules(), words)
+    assert cleaned.rows == [rows[0]] and cleaned.dropped == [Remark(1, "no answer of the assistant")]
+
+
+def test_one_odd_row_does_not_decide_what_all_are_held_against():
+    rows = [
+        {"prompt": "only"},
+        {"prompt": "a", "completion": ""},
+        *({"prompt": str(n), "completion": "x"} for n in range(9)),
+    ]
+    assert found(rows, "prompts")["unusable rows"].lines == (1, 2)
+    found([{"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": "c", "label": [1]}], "x")  # no TypeError
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.json", "rows.parquet", "rows.jsonl.gz", "rows"])
+def test_rows_are_not_written_under_the_name_of_another_kind_of_file(run, tmp_path, name):
+    write_rows([{"prompt": "a", "completion": "b"}], tmp_path / "raw.jsonl")
+    for command in ("convert", "clean"):
+        refused = run(command, tmp_path / "raw.jsonl", "--out", tmp_path / name).exception
+        assert isinstance(refused, RecipeError) and "JSON Lines" in str(refused)
+    assert not (tmp_path / name).exists()
+
+
+def test_places_that_cannot_be_written_and_sources_without_a_name_are_told(run, tmp_path):
+    write_rows([{"prompt": "a", "completion": "b"}], tmp_path / "raw.jsonl")
+    refused = run("clean", tmp_path / "raw.jsonl", "--out", "/proc/rows.jsonl").exception
+    assert isinstance(refused, RecipeError) and "a folder that can be written" in str(refused)
+    assert isinstance(run("check", "hub:").exception, RecipeError)
+
+
+def test_short_items_of_a_task_are_found_too(run, tmp_path):
+    items = [{"sentence": text, "label": n % 2} for n, text in enumerate(["a fine film", "dull .", "bad"])]
+    write_rows(items, tmp_path / "items.jsonl")
+    write_rows([{"text": item["sentence"]} for item in items], tmp_path / "rows.jsonl")
+    (tmp_path / "recipe.yaml").write_text(
+        f"""
+name: test/short
+stages: {{base: {{kind: pretrain}}}}
+evaluation:
+  models: [base]
+  target: [films]
+  tasks:
+    films:
+      metric: labels
+      data: {{path: "{tmp_path}/items.jsonl"}}
+      prompt: "Review: {{sentence}} Sentiment:"
+      text: "{{sentence}}"
+      labels: [bad, good]
+"""
+    )
+    told = json.loads(run("check", tmp_path / "rows.jsonl", "--tasks-of", tmp_path / "recipe.yaml", "--json").output)
+    assert next(each["lines"] for each in told["findings"] if each["kind"] == "overlap") == [1, 2]
