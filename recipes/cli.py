@@ -30,6 +30,7 @@ RecipeName = Annotated[
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="override a value: stages.ppo.kl.coefficient=0.2")]
 StoreFolder = Annotated[Path, typer.Option("--store", envvar="ALIGN_STORE", help="folder of finished results")]
 _RUNS = Path("runs")
+_MARGIN = 0.05
 
 
 @app.command()
@@ -150,23 +151,40 @@ def compare(
         str, typer.Option(help="tasks to measure models on, or to pick of what is measured, separated by commas")
     ] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="only the first so many items of each task")] = None,
-    margin: Annotated[float, typer.Option(help="the loss that counts as none")] = 0.05,
+    margin: Annotated[
+        float | None, typer.Option(help=f"the loss that counts as none; {_MARGIN} unless said otherwise")
+    ] = None,
     metric: Annotated[str | None, typer.Option(help="of lm-eval's logs: compare by this one, such as acc_norm")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object instead of a table")] = False,
     store: StoreFolder = _RUNS,
 ) -> None:
     """Are two models really different? Paired, with intervals and a verdict. With --recipe: which base model to begin with."""
     if recipe is not None:
+        idle = {"--tasks": bool(tasks), "--margin": margin is not None, "--metric": metric is not None}
+        for option in (name for name, given in idle.items() if given):
+            raise typer.BadParameter(f"{option} belongs to two models without --recipe, whose tasks are measured whole")
         from recipes.base_choice import choose_base
 
         choose_base(models, recipe, overrides or [], limit, store, out, as_json)
         return
+    if overrides:
+        raise typer.BadParameter("--set changes the recipe of --recipe, which is not given")
     if len(models) != 2:
         raise typer.BadParameter("name two models, or a recipe with --recipe for any number of them")
     from recipes.compare import compare_two
 
     a, b = models
-    compare_two(a, b, [task for task in tasks.split(",") if task], limit, margin, store, out, metric, as_json)
+    compare_two(
+        a,
+        b,
+        [task for task in tasks.split(",") if task],
+        limit,
+        _MARGIN if margin is None else margin,
+        store,
+        out,
+        metric,
+        as_json,
+    )
 
 
 def _externals(store: Path, fetch: bool = True):

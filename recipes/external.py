@@ -185,6 +185,7 @@ def hub_snapshot(reference: ModelRef, where: str) -> Path:
 
 def hub_revision(reference: DataRef, where: str) -> str:
     """The commit that a hub data set's revision means now. Offline, the cached one."""
+    from httpx import HTTPError
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
@@ -199,7 +200,7 @@ def hub_revision(reference: DataRef, where: str) -> str:
                 reference.hub, repo_type="dataset", revision=reference.revision, local_files_only=True
             )
             return Path(folder).name
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
+    except (HfHubHTTPError, HTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise DataError(
             where, f"hub data set {reference.hub!r} cannot be reached: {str(error).strip().splitlines()[0]}",
             "a data set that the hub knows, and a network or a filled cache", "check name, revision and network, or give `path:`",

@@ -66,7 +66,12 @@ def _parquet(file: BinaryIO, path: Path, where: str) -> Iterator[Numbered]:
     number = 0
     try:
         source = io.BytesIO(file.read()) if path.suffix == ".gz" else file  # Parquet is read from its end
-        for batch in pyarrow.parquet.ParquetFile(source).iter_batches(_BATCH):
+        opened = pyarrow.parquet.ParquetFile(source)
+        names = opened.schema_arrow.names
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise DataError(where, f"{path}: column {twice!r} stands twice", "columns of different names", "rename one")
+        for batch in opened.iter_batches(_BATCH):
             for row in batch.to_pylist():
                 number += 1
                 yield number, row
@@ -86,6 +91,9 @@ def _table(file: BinaryIO, delimiter: str, path: Path, where: str, tell: Tell) -
             cells = next(reader)
         except StopIteration:
             return
+        except UnicodeDecodeError:  # its place counts from somewhere inside the file
+            what = f"{path}: not UTF-8 after line {reader.line_num}"
+            raise DataError(where, what, "UTF-8 text", "convert the file") from None
         except csv.Error as error:
             if header is None:
                 raise DataError(where, f"{path}: the first line: {error}", "names of columns", "mend it") from None

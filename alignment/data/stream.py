@@ -107,7 +107,10 @@ class Reading:
                 shape, known = self._shape(own), True
             try:
                 made = shape.convert(own) if shape is not None else [own]
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except KeyError as error:
+                self._tell(number, f"no column {error} (it has: {column_names(own)})")
+                continue
+            except (ValueError, TypeError, AttributeError) as error:
                 self._tell(number, str(error))
                 continue
             if self._column is None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from alignment.core.config import DataRef
 from alignment.core.errors import DataError
-from alignment.data.rows import load_rows, prompt_text, write_rows
+from alignment.data.rows import load_rows, prompt_text, read_rows, write_rows
 from alignment.data.stream import SPLITS, Reading, split_of
 
 ROWS = [{"prompt": f"p{i}", "completion": f"c{i}"} for i in range(40)]
@@ -125,3 +125,22 @@ def test_rows_that_say_too_much_are_left_out_before_rows_are_counted(tmp_path):
     assert [len(row["prompt"]) for row in kept] == [1, 8]
     with pytest.raises(DataError, match="holds no rows"):
         load_rows(DataRef(path=str(path), max_characters=3 - 1))
+
+
+def test_bytes_that_are_no_utf8_far_inside_a_csv_file_are_told_by_their_line(tmp_path):
+    (tmp_path / "rows.csv").write_bytes(b"text\n" + b"abcdefg\n" * 4000 + b"caf\xe9\n")
+    with pytest.raises(DataError, match=r"not UTF-8 after line \d+"):
+        load_rows(DataRef(path=str(tmp_path / "rows.csv")))
+
+
+def test_a_parquet_file_with_a_column_twice_is_refused(tmp_path):
+    twice = pa.table([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+    pyarrow.parquet.write_table(twice, tmp_path / "rows.parquet")
+    with pytest.raises(DataError, match="'text' stands twice"):
+        load_rows(DataRef(path=str(tmp_path / "rows.parquet")))
+
+
+def test_a_row_without_a_column_of_its_format_is_told_in_words(tmp_path):
+    write_rows([{"instruction": "x", "output": "y"}, {"instruction": "x"}], tmp_path / "rows.jsonl")
+    told = read_rows(DataRef(path=str(tmp_path / "rows.jsonl"))).bad
+    assert told == ["line 2: no column 'output' (it has: instruction)"]

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from rich.console import Console
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
 from alignment.core.artifact import Artifact
 from alignment.core.context import Context
@@ -18,6 +19,7 @@ from alignment.models.load import load_causal_lm
 from eval import cost
 from eval.cost_config import CostConfig
 from recipes.base_choice import choose_base
+from recipes.cli import app
 
 
 @pytest.fixture
@@ -93,3 +95,12 @@ def test_what_cannot_be_measured_before_training_is_told(recipe, tiny_folder, tm
         choose_base([str(tiny_folder)], recipe, overrides, None, tmp_path / "runs", out, False)
     with pytest.raises(RecipeError, match="has no tasks"):
         choose_base([str(tiny_folder)], recipe, ["evaluation=null"], None, tmp_path / "runs", out, False)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("a", "--recipe", "r", "--tasks", "t"), ("a", "--recipe", "r", "--margin", "0.1"), ("a", "b", "--set", "x=1")],
+)
+def test_options_that_would_be_ignored_are_refused(words):
+    assert CliRunner().invoke(app, ["compare", *words]).exit_code == 2
+    assert "belongs to two models" in (said := CliRunner().invoke(app, ["compare", *words]).output) or "--set" in said

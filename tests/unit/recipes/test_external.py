@@ -3,8 +3,9 @@
 import json
 import multiprocessing
 
+import httpx
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import HfApi, constants
 
 from alignment.core.artifact import digest_file
 from alignment.core.config import DataRef, ModelRef
@@ -166,3 +167,13 @@ def test_what_a_task_file_includes_from_elsewhere_is_a_part_of_it(tmp_path):
             change.write_text(change.read_text() + " ")
         digests.append(Externals().task_file_digest(task, "evaluation"))
     assert len(set(digests)) == 3
+
+
+def test_without_a_network_a_hub_data_set_is_one_clear_message(cache, monkeypatch):
+    def nobody(*_, **__):
+        raise httpx.ConnectError("Name or service not known")  # no OSError
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(HfApi, "dataset_info", nobody)
+    with pytest.raises(DataError, match="cannot be reached: Name or service not known"):
+        Externals().resolve(DataRef(hub="somebody/rows"), "stages.sft.data")
