@@ -61,6 +61,13 @@ def early_stopping(config: SupervisedConfig) -> list[TrainerCallback]:
     return [EarlyStoppingCallback(config.early_stopping.patience)] if config.early_stopping is not None else []
 
 
+def of_model_left(figures: dict[str, float], tuned: Tuned, best: dict[str, int]) -> dict[str, float]:
+    """Figures of the last weights under names that say so, where the model that is left is an earlier one."""
+    if best.get("best_step", tuned.steps) == tuned.steps:
+        return figures
+    return {f"last_{name}": value for name, value in figures.items()}
+
+
 def carry_out(
     trainer: Any, config: TuningConfig, context: Context, tokenizer: Any, checkpoint: Path | None, per_step: int = 1
 ) -> Tuned:

@@ -17,7 +17,7 @@ from alignment.core.errors import RecipeError
 from alignment.data.cleaning import Remark, Rules, clean, split
 from alignment.data.inspection import Inspection, inspect, overlap
 from alignment.data.rows import Read, read_rows, write_rows
-from alignment.data.texts import text_of
+from alignment.data.texts import wording
 from recipes.data_view import show
 
 app = typer.Typer(help="Look at data, convert, clean and split it.", no_args_is_help=True, rich_markup_mode=None)
@@ -30,6 +30,11 @@ Columns = Annotated[
     list[str] | None, typer.Option("--column", help="our name of a column and theirs: --column prompt=question")
 ]
 FormatName = Annotated[str | None, typer.Option("--format", help="read as this format instead of the one detected")]
+Split = Annotated[
+    str | None,
+    typer.Option("--split", help="of a hub data set, such as train_sft; of files: train, validation or test by hash"),
+]
+Subset = Annotated[str | None, typer.Option("--subset", help="of a hub data set that has several, such as main")]
 Tokenizer = Annotated[str | None, typer.Option(help="model folder: lengths in its tokens; none = in words")]
 Against = Annotated[
     list[str] | None, typer.Option(help="files that must share nothing with the data: validation rows, test items")
@@ -47,6 +52,8 @@ def check(
     files: Files,
     columns: Columns = None,
     format: FormatName = None,
+    part: Split = None,
+    subset: Subset = None,
     tokenizer: Tokenizer = None,
     max_length: Annotated[int | None, typer.Option(min=1, help="rows longer than this are told")] = None,
     against: Against = None,
@@ -54,7 +61,7 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="everything as one JSON object")] = False,
 ) -> None:
     """What the data are, what is wrong with them, and what to do. Exit code 1 where rows cannot be used as they are."""
-    read, count = _read(files, columns, format), _counter(tokenizer)
+    read, count = _read(files, columns, format, part, subset), _counter(tokenizer)
     texts = _texts(against, tasks_of)
     with _busy(f"looking at {len(read.rows):,} rows"):
         lengths, findings = inspect(read.rows, read.format, count, max_length)
@@ -71,9 +78,16 @@ def check(
 
 
 @app.command()
-def convert(files: Files, target: Target, columns: Columns = None, format: FormatName = None) -> None:
+def convert(
+    files: Files,
+    target: Target,
+    columns: Columns = None,
+    format: FormatName = None,
+    part: Split = None,
+    subset: Subset = None,
+) -> None:
     """Write the data as the suite's own rows, JSON Lines. Rows that cannot be read are listed in a file beside."""
-    read = _read(files, columns, format)
+    read = _read(files, columns, format, part, subset)
     _refuse_existing(target)
     write_rows([row for _, row in read.rows], target)
     _say(f"{len(read.rows):,} rows ({read.format or 'no known format'}) to {target}")
@@ -86,6 +100,8 @@ def clean_(
     target: Target,
     columns: Columns = None,
     format: FormatName = None,
+    part: Split = None,
+    subset: Subset = None,
     tokenizer: Tokenizer = None,
     longest: Annotated[int | None, typer.Option(min=1, help="drop longer rows")] = None,
     keep_duplicates: Annotated[bool, typer.Option(help="keep rows that say the same again")] = False,
@@ -95,7 +111,7 @@ def clean_(
     tasks_of: Tasks = None,
 ) -> None:
     """Drop and repair rows by rules; every row dropped or changed is listed with its reason in a file beside."""
-    read = _read(files, columns, format)
+    read = _read(files, columns, format, part, subset)
     _refuse_existing(target)
     count = _counter(tokenizer) or (lambda text: len(text.split()))
     texts = _texts(against, tasks_of)
@@ -115,10 +131,12 @@ def split_(
     shares: Annotated[str, typer.Option(help="of train, validation and test")] = "0.8,0.1,0.1",
     columns: Columns = None,
     format: FormatName = None,
+    part: Split = None,
+    subset: Subset = None,
 ) -> None:
     """Write train.jsonl, validation.jsonl and test.jsonl, by a hash of the prompt: one prompt never sits on both sides."""
     wanted = _shares(shares)
-    read = _read(files, columns, format)
+    read = _read(files, columns, format, part, subset)
     parts = split([row for _, row in read.rows], wanted)
     for name in parts:
         _refuse_existing(target / f"{name}.jsonl")
@@ -128,15 +146,20 @@ def split_(
     _list(target / "rows", "dropped", "left out", read.bad)
 
 
-def _read(files: Sequence[str], columns: Sequence[str] | None, format: str | None) -> Read:
+def _read(
+    files: Sequence[str], columns: Sequence[str] | None, format: str | None, part: str | None, subset: str | None
+) -> Read:
     pairs = [column.partition("=") for column in columns or []]
     for ours, equals, theirs in pairs:
         if not (ours and equals and theirs):
             raise RecipeError(
                 f"--column {ours}", "not of the form ours=theirs", "for example prompt=question", "mend it"
             )
+    if subset is not None and not files[0].startswith("hub:"):
+        raise RecipeError("--subset", "of files", "a hub data set: hub:NAME", "remove it")
+    mapped = {ours: theirs for ours, _, theirs in pairs}
     with _busy("reading"):
-        ref = _reference(files, columns={ours: theirs for ours, _, theirs in pairs}, format=format)
+        ref = _reference(files, columns=mapped, format=format, split=part, subset=subset)
         return read_rows(ref, where="data")
 
 
@@ -157,7 +180,7 @@ def _texts(files: Sequence[str] | None, recipes: Sequence[str] | None) -> list[s
     texts = []
     for file in files or []:
         for _, row in read_rows(_reference([file]), where="--against").rows:
-            texts.append(text_of(row) or "\n".join(value for value in row.values() if isinstance(value, str)))
+            texts.append(wording(row))
     for recipe in recipes or []:
         from recipes.task_texts import task_texts  # needs lm-eval, which takes seconds to load
 

@@ -77,7 +77,7 @@ KINDS: dict[str, StageKind] = {
         config="alignment.sft.config:SFTConfig",
         run="alignment.sft.stage:run",
         makes="model",
-        version=3,
+        version=4,
         sources=("alignment/sft", *_TRAINING, *_MODELS),
         weight=2,
         fields=dict.fromkeys(("data", "validation", "replay.data", "anchor.data"), _TEXTS),
@@ -193,7 +193,7 @@ KINDS: dict[str, StageKind] = {
         config="eval.config:EvaluateConfig",
         run="eval.stage:run",
         makes="evaluation",
-        version=5,
+        version=6,
         sources=(
             "eval/stage.py",
             "eval/divergence.py",

@@ -75,6 +75,7 @@ class DataRef(Config):
         None, description="JSON, JSONL, CSV, Parquet or text, also .gz; may hold environment variables"
     )
     hub: str | None = None
+    subset: str | None = Field(None, exclude_if=not_, description="of a hub data set that has several, such as main")
     revision: str | None = None
     lab: str | None = Field(None, description="name of one of the lab's data sets")
     split: str | None = Field(None, description="train, validation or test; None = all rows of a file, train elsewhere")
@@ -103,6 +104,8 @@ class DataRef(Config):
     @model_validator(mode="after")
     def _one_source(self) -> DataRef:
         require_one_of(self, ("stage", "path", "hub", "lab"))
+        if self.subset is not None and self.hub is None:
+            raise ValueError("subset: only data sets on the hub have them; remove it")
         return self
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 
 from alignment.data.hints import PERSONAL, SECRETS, hinted, redacted
 from alignment.data.inspection import Numbered, Place, fields_of, nothing_to_learn, overlap, what_it_says
 from alignment.data.stream import SPLITS, what_is_wrong
-from alignment.data.texts import Row, rewritten, text_of, whole
+from alignment.data.texts import Row, beginning, rewritten, text_of
 
 
 @dataclass(frozen=True)
@@ -110,17 +109,7 @@ def split(rows: Iterable[Row], shares: tuple[float, float, float]) -> dict[str, 
     the same prompt always lands on the same side, whatever the order, the number or the file of the rows. shares: they sum to 1."""
     parts: dict[str, list[Row]] = {name: [] for name in SPLITS}
     for row in rows:
-        place = zlib.crc32(f"split|{_key(row)}".encode()) / 2**32
+        place = zlib.crc32(f"split|{beginning(row)}".encode()) / 2**32
         name = "train" if place < shares[0] else "validation" if place < shares[0] + shares[1] else "test"
         parts[name].append(row)
     return parts
-
-
-def _key(row: Row) -> str:
-    if "prompt" in row:
-        return text_of({"prompt": row["prompt"]})
-    messages = row.get("messages")
-    if not isinstance(messages, list):
-        return whole(row)
-    opening = takewhile(lambda m: not (isinstance(m, dict) and m.get("role") == "assistant"), messages)
-    return text_of({"messages": list(opening)}) or whole(row)

@@ -67,11 +67,16 @@ def named(row: Row, values: Mapping[str, Sequence[str]]) -> Row:
     """values: {column: what its numbers stand for, from 0 on}. Raises ValueError for a number that stands for nothing."""
     found = dict(row)
     for column, names in values.items():
-        number = str(row.get(column)).strip()
+        number = str(_whole_number(row.get(column))).strip()
         if not number.isdecimal() or int(number) >= len(names):
             raise ValueError(f"{column} is {row.get(column)!r}, not a number from 0 to {len(names) - 1}")
         found[column] = names[int(number)]
     return found
+
+
+def _whole_number(value: Any) -> Any:
+    """1 for the 1.0 that tables with gaps make of it."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def written(row: Row, template: Mapping[str, str]) -> Row:
@@ -99,12 +104,18 @@ def _labelled(row: Row) -> list[Row]:
     return [row | {"label": found[0]}]
 
 
+def _labelled_text(row: Row) -> list[Row]:
+    label = _whole_number(row["label"])
+    return [row | {"label": label.strip() if isinstance(label, str) else label}]
+
+
 def _alpaca(row: Row) -> list[Row]:
     """As a conversation: system, earlier turns, instruction with its input."""
     messages: list[Message] = []
     if row.get("system"):
         messages.append(_message("system", row["system"]))
-    for turn in row.get("history") or []:
+    history = row.get("history") or []
+    for turn in history if isinstance(history, list | tuple) else [history]:
         if not isinstance(turn, list | tuple) or len(turn) != 2:
             raise ValueError("history holds what is no pair of question and answer")
         messages += [_message("user", turn[0]), _message("assistant", turn[1])]
@@ -163,7 +174,8 @@ def _message_pairs(row: Row) -> list[Row]:
     """UltraFeedback: two lists of messages that differ in the last."""
     sides = []
     for side in ("chosen", "rejected"):
-        messages = [_message(m.get("role"), m.get("content")) if isinstance(m, dict) else None for m in row[side]]
+        turns = row[side] if isinstance(row[side], list) else [None]
+        messages = [_message(m.get("role"), m.get("content")) if isinstance(m, dict) else None for m in turns]
         if None in messages or not messages:
             raise ValueError(f"{side} holds what is no message")
         sides.append(messages)
@@ -297,7 +309,7 @@ FORMATS: tuple[Format, ...] = (
     Format("alpaca template", "alpaca as plain text in the paper's template", _INSTRUCTION, _alpaca_template, True),
     Format("question and answer", "question, answer", (("question", "answer"),), _question),
     Format(AS_THEY_ARE, "no conversion", ((),), _same, True),
-    Format("labelled texts", "text, label", (("text", "label"),), _same),
+    Format("labelled texts", "text, label", (("text", "label"),), _labelled_text),
     Format("text", "plain text", (("text",),), _same),
     Format("prompts", "prompt", (("prompt",),), _same),
 )

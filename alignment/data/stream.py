@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import zlib
@@ -15,7 +14,7 @@ from alignment.core.config import DataRef
 from alignment.core.errors import DataError
 from alignment.data.formats import FORMATS, NAMES, Format, detect, named, renamed, written
 from alignment.data.reading import has_lines, raise_bad, read_file, resolve_paths, told
-from alignment.data.texts import text_of
+from alignment.data.texts import beginning, wording
 
 Row = dict[str, Any]
 Numbered = tuple[int, Row]
@@ -42,9 +41,9 @@ class Reading:
         """The rows of the split, as many as are wanted."""
         ref, found, longer = self._ref, 0, 0
         for number, row in self._converted():
-            if ref.max_characters is not None and len(text_of(row)) > ref.max_characters:
+            if ref.max_characters is not None and len(wording(row)) > ref.max_characters:
                 longer += 1
-            elif ref.split is None or ref.path is None or split_of(_key(row), self._where, ref.split) == ref.split:
+            elif ref.split is None or ref.path is None or split_of(beginning(row), self._where, ref.split) == ref.split:
                 found += 1
                 yield number, row
                 if found == ref.rows:
@@ -198,7 +197,7 @@ def _wrong(row: Row, field: str) -> str:
     if field == "label" and isinstance(value, int):
         return ""  # True and False, or the number of a class
     if not isinstance(value, str | list) or not value:
-        return f"field {field!r} is {'empty' if not value else type(value).__name__}"
+        return f"field {field!r} is {'empty' if value in (None, '', []) else type(value).__name__}"
     if isinstance(value, list) and not all(_is_message(message) for message in value):
         return f"field {field!r} holds what is no message with role and content"
     return ""
@@ -217,21 +216,15 @@ def _is_message(value: object) -> bool:
     return isinstance(value, dict) and isinstance(value.get("role"), str) and isinstance(value.get("content"), str)
 
 
-def _key(row: Row) -> str:
-    """What must not sit on both sides of a split: the prompt, or the whole row where it has none."""
-    value = row.get("prompt", row.get("text", row))
-    return value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
-
-
 def _hub_rows(ref: DataRef, where: str, revision: str | None) -> Iterator[Row]:
     import datasets
 
     try:
-        yield from datasets.load_dataset(ref.hub, revision=revision, split=ref.split or "train")  # type: ignore[misc]
+        yield from datasets.load_dataset(ref.hub, ref.subset, revision=revision, split=ref.split or "train")  # type: ignore[misc]
     except (FileNotFoundError, ConnectionError, OSError, ValueError) as error:
         raise DataError(
             where,
             f"hub data set {ref.hub!r}: {str(error).splitlines()[0]}",
-            "a reachable data set",
-            "check name and network",
+            "a reachable data set, a split and a subset that it has",
+            "check name, split, subset and network",
         ) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable
+from itertools import takewhile
 from typing import Any
 
 Row = dict[str, Any]
@@ -13,7 +14,26 @@ FIELDS = ("prompt", "completion", "messages", "chosen", "rejected", "text")
 
 def text_of(row: Row) -> str:
     """Everything that a row says, its turns in lines of their own."""
-    return "\n".join(text for name in FIELDS if name in row for text in said(row[name]))
+    names = [
+        name for name in FIELDS if name in row and not (name == "prompt" and "messages" in row)
+    ]  # the first turn, told twice
+    return "\n".join(text for name in names for text in said(row[name]))
+
+
+def wording(row: Row) -> str:
+    """What a row says; of one that has none of our fields, all its texts."""
+    return text_of(row) or "\n".join(value for value in row.values() if isinstance(value, str))
+
+
+def beginning(row: Row) -> str:
+    """What must not sit on both sides of a split: the prompt, a conversation up to its first answer, a text; else the whole row."""
+    value = row.get("prompt", row.get("text", row))
+    if value is row and isinstance(messages := row.get("messages"), list):
+        value = (
+            list(takewhile(lambda turn: not (isinstance(turn, dict) and turn.get("role") == "assistant"), messages))
+            or row
+        )
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
 
 
 def whole(row: Row) -> str:

@@ -123,7 +123,9 @@ def activations(training: Training) -> int:
     family = _FAMILIES.get(shape.family, _LLAMA)
     kept = family.full if peft is None else family.inside if peft.merges else family.beside
     bytes_computed = _BYTES[training.precision]
-    keys = shape.queries if training.row else shape.keys  # under a mask they are repeated for every head (but a single one)
+    keys = (
+        shape.queries if training.row else shape.keys
+    )  # under a mask they are repeated for every head (but a single one)
     computed = kept.feed_forward * shape.feed_forward + kept.keys * keys + kept.computed * shape.hidden
     exact = kept.exact * shape.hidden + kept.queries * shape.queries + training.row  # the mask is held by each layer
     layer = computed * bytes_computed + (exact + _of_adapter(training)) * _FP32

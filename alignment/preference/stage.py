@@ -22,7 +22,7 @@ from alignment.models.load import context_length, load_to_read, load_tokenizer, 
 from alignment.models.training import LengthGrouped, find_checkpoint, report_callback, trainer_arguments
 from alignment.preference.config import DPOConfig, KTOConfig, PreferenceTraining
 from alignment.preference.rows import collate_answers, collate_pairs, encoded_answers, encoded_pairs
-from alignment.tuning import carry_out, load_for_tuning
+from alignment.tuning import carry_out, load_for_tuning, of_model_left
 
 Encode = Callable[[Any, Sequence[Row], int, str], list[dict[str, Any]]]
 
@@ -72,7 +72,9 @@ def _run(
     memory = announce_memory(config, inputs["model"].path, max(_lengths(tables["data"])), context)
     trainer.anchor = weight_anchor(config, model, tokenizer, limit, inputs, context)
     tuned = carry_out(trainer, config, context, tokenizer, checkpoint)
-    measured = trainer.evaluate() if "validation" in tables and tuned.trained else {}
+    found = trainer.evaluate() if "validation" in tables and tuned.trained else {}
+    wanted = [name for name in ("loss", "rewards/accuracies") if f"eval_{name}" in found]
+    measured = {f"validation_{name}": found[f"eval_{name}"] for name in wanted}
     best = tuned.finish()
     return {
         "rows": len(tables["data"]),
@@ -80,11 +82,7 @@ def _run(
         "train_tokens": round(report.tokens),
         "train_loss": report.losses["train_loss"],
         **trainer.held(),
-        **{
-            f"validation_{name}": measured[f"eval_{name}"]
-            for name in ("loss", "rewards/accuracies")
-            if f"eval_{name}" in measured
-        },
+        **of_model_left(measured, tuned, best),
         "seconds": round(time.time() - started, 2),
         **memory,
         **parameter_counts(trainer.model),

@@ -20,7 +20,7 @@ from alignment.models.training import LengthGrouped, ReportCallback, find_checkp
 from alignment.sft.config import SFTConfig
 from alignment.sft.curriculum import ordered
 from alignment.sft.rows import Reader, Rows, sequences
-from alignment.tuning import carry_out, early_stopping, load_for_tuning, supervised_arguments
+from alignment.tuning import carry_out, early_stopping, load_for_tuning, of_model_left, supervised_arguments
 
 
 def run(config: SFTConfig, inputs: Mapping[str, Artifact], context: Context) -> dict[str, Any]:
@@ -45,16 +45,17 @@ def run(config: SFTConfig, inputs: Mapping[str, Artifact], context: Context) -> 
     trainer.anchor = weight_anchor(config, model, tokenizer, limit, inputs, context)
     trainer.kl_anchor = kl_anchor(config, model, inputs["model"].path)
     tuned = carry_out(trainer, config, context, tokenizer, checkpoint)
-    losses = {"train_loss": report.losses["train_loss"]}
+    measured = {}
     if validation is not None and tuned.trained:
-        losses["validation_loss"] = trainer.evaluate()["eval_loss"]
+        measured["validation_loss"] = trainer.evaluate()["eval_loss"]
     best = tuned.finish()
     return {
         "train_tokens": round(report.tokens),
         "steps": tuned.steps,
         "rows": len(train),
         **({"mixture": rows.parts} if rows.parts else {}),
-        **losses,
+        "train_loss": report.losses["train_loss"],
+        **of_model_left(measured, tuned, best),
         **trainer.held(),
         "seconds": round(time.time() - started, 2),
         **memory,

@@ -144,3 +144,52 @@ def test_a_row_without_a_column_of_its_format_is_told_in_words(tmp_path):
     write_rows([{"instruction": "x", "output": "y"}, {"instruction": "x"}], tmp_path / "rows.jsonl")
     told = read_rows(DataRef(path=str(tmp_path / "rows.jsonl"))).bad
     assert told == ["line 2: no column 'output' (it has: instruction)"]
+
+
+def test_length_is_that_of_what_a_row_says(tmp_path):
+    """A prompt that is also the first turn of the messages counts once; a row of unknown columns by all its texts."""
+    turns = [{"role": "user", "content": "a" * 50}, {"role": "assistant", "content": "b" * 10}]
+    path = tmp_path / "rows.jsonl"
+    write_rows([{"prompt": "a" * 50, "messages": turns}], path)
+    assert len(load_rows(DataRef(path=str(path), max_characters=61))) == 1  # a line end stands between the turns
+    write_rows([{"sentence": "a" * size, "number": 3} for size in (500, 5)], path)
+    assert [row["sentence"] for row in load_rows(DataRef(path=str(path), max_characters=50))] == ["aaaaa"]
+
+
+def test_a_conversation_sits_on_one_side_of_a_split_with_all_that_begin_like_it(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    talks = [
+        [{"role": "user", "content": f"question {n % 4}"}, {"role": "assistant", "content": f"answer {n}"}]
+        for n in range(80)
+    ]
+    write_rows([{"messages": talk} for talk in talks], path)
+    sides = {}
+    for split in ("train", "validation", "test"):
+        try:
+            for row in load_rows(DataRef(path=str(path), split=split)):
+                sides.setdefault(row["messages"][0]["content"], set()).add(split)
+        except DataError:
+            pass  # four beginnings need not fall on all three
+    assert len(sides) == 4 and all(len(found) == 1 for found in sides.values())
+
+
+def test_a_label_that_a_table_with_gaps_made_a_float_is_a_whole_number(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    write_rows([{"text": "x", "label": 0.0}, {"text": "y", "label": "pos "}, {"text": "z", "label": 1}], path)
+    assert [row["label"] for row in load_rows(DataRef(path=str(path)), fields=("text", "label"))] == [0, "pos", 1]
+    write_rows([{"text": "x", "label": 1.0}], path)
+    assert load_rows(DataRef(path=str(path), values={"label": ["bad", "good"]}))[0]["label"] == "good"
+    write_rows([{"text": "x", "label": 0.5}], path)
+    with pytest.raises(DataError, match="field 'label' is float"):
+        load_rows(DataRef(path=str(path)), fields=("text", "label"))
+
+
+def test_one_of_several_subsets_of_a_hub_data_set(tmp_path, monkeypatch):
+    import datasets
+
+    asked = []
+    monkeypatch.setattr(datasets, "load_dataset", lambda *names, **options: asked.append((*names, options)) or ROWS)
+    assert load_rows(DataRef(hub="openai/gsm8k", subset="main", split="test")) == ROWS
+    assert asked == [("openai/gsm8k", "main", {"revision": None, "split": "test"})]
+    with pytest.raises(ValueError, match="only data sets on the hub"):
+        DataRef(path="rows.jsonl", subset="main")
