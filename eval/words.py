@@ -80,7 +80,7 @@ def sentence(arm: ArmComparison, from_base: bool = False) -> str:
     target, retained = arm.headline("target"), arm.headline("retained")
     parts = [_target_clause(arm, target)] if target else []
     if retained:
-        parts.append(_retained_clause(arm, retained, from_base, continues=bool(target)))
+        parts.append(_retained_clause(arm, retained, from_base, target))
     text = (
         " ".join(parts).replace(" ; ", "; ")
         if parts
@@ -111,7 +111,8 @@ def _target_clause(arm: ArmComparison, row: TaskComparison) -> str:
     return f"whether {arm.new} does better on the target than {arm.reference} is open ({signed(row.metric, row.delta)}, {range_})"
 
 
-def _retained_clause(arm: ArmComparison, row: TaskComparison, from_base: bool, continues: bool) -> str:
+def _retained_clause(arm: ArmComparison, row: TaskComparison, from_base: bool, target: TaskComparison | None) -> str:
+    """target: of the clause that this one goes on from."""
     more = "" if from_base else "more "
     numbers = f"{signed(row.metric, row.delta)}, {interval(row.metric, row.estimate.ci95)}; {basis(row)}"
     match row.verdict.word, row.verdict.note:
@@ -125,8 +126,9 @@ def _retained_clause(arm: ArmComparison, row: TaskComparison, from_base: bool, c
             text = f"forgot {more}of the old skills ({numbers})"
         case _:
             text = f"whether it forgot {more}of the old skills is open ({numbers})"
-    if continues:
-        joint = "; " if row.verdict.word == "inconclusive" else " but " if row.verdict.word == "forgot" else " and "
+    if target is not None:
+        contrary = (row.verdict.word == "forgot") != (target.verdict.word == "lost")
+        joint = "; " if row.verdict.word == "inconclusive" else " but " if contrary else " and "
         return f"{joint}{text}: {row.verdict}".removeprefix(" ")
     return f"{'' if row.verdict.word == 'inconclusive' else arm.new + ' '}{text}: {row.verdict}"
 

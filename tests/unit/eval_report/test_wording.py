@@ -38,9 +38,15 @@ def test_sentences_say_the_verdict(tmp_path):
     text = words.sentence(compare_models([kept], [lost], roles=roles))
     assert (
         text.startswith("lost lost 75.0 points on the target against kept")
-        and "but forgot more of the old skills" in text
+        and "and forgot more of the old skills" in text
     )
     assert text.endswith(": forgot.")
+    text = words.sentence(compare_models([lost], [kept], roles=roles))
+    assert " and kept more of the old skills" in text
+    worse = tiny(tmp_path, "worse", {"goal": [1] * many, "facts": [1] * 120 + [0] * 80, "sums": [1] * many})
+    assert "but forgot more of the old skills" in words.sentence(compare_models([kept], [worse], roles=roles))
+    idle = tiny(tmp_path, "idle", {"goal": [0] * many, "facts": [1] * many, "sums": [1] * many})
+    assert "but kept more of the old skills" in words.sentence(compare_models([worse], [idle], roles=roles))
 
 
 def test_single_tasks_forgotten_are_named_though_the_group_is_retained(tmp_path):
