@@ -35,9 +35,9 @@ def jsonl(made):
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in made).encode()
 
 
-def table(made):
+def table(made, delimiter=","):
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, made[0])
+    writer = csv.DictWriter(text, made[0], delimiter=delimiter)
     writer.writeheader()
     writer.writerows(made)
     return text.getvalue().encode()
@@ -53,6 +53,8 @@ WRITERS = {
     ".jsonl": jsonl,
     ".json": lambda made: json.dumps(made).encode(),
     ".csv": table,
+    ".tsv": lambda made: table(made, "\t"),
+    ".txt": lambda made: "\n\n".join(str(value) for row in made for value in row.values()).encode(),
     ".parquet": parquet,
 }
 BITS = st.sampled_from(
@@ -111,6 +113,11 @@ def check(folder, suffix, data):
     if ".parquet" in suffix:  # it has no lines that could be told apart
         assert [row for _, row in raw.rows] == pyarrow.parquet.read_table(io.BytesIO(text)).to_pylist()
         return
+    if ".txt" in suffix:  # one text, to the last blank
+        assert [row for _, row in raw.rows] == [row for _, row in read.rows] == [{"text": text.decode("utf-8-sig")}]
+        return
+    if ".jsonl" in suffix:  # a line is a row, or is listed
+        assert places(raw) == {number for number, line in enumerate(text.split(b"\n"), 1) if line.strip()}
     kept = TOKEN.findall(str(raw.rows))
     lost = set(tokens(text, suffix, listed(raw.bad))) - set(kept)
     assert not lost, (lost, raw)
@@ -132,12 +139,17 @@ def tokens(text, suffix, told):
     """Those that stand in the file, but for lines that were listed."""
     if suffix.startswith(".jsonl"):
         lines = text.split(b"\n")
-    elif suffix.startswith(".csv"):
+    elif suffix.startswith((".csv", ".tsv")):
         lines = re.split(rb"\r\n|\r|\n", text)
         told |= {1}  # the names of the columns
     else:
         return TOKEN.findall(text.decode("utf-8-sig")) if not told else []
-    return [token for number, line in enumerate(lines, 1) if number not in told for token in TOKEN.findall(str(line))]
+    return [
+        token
+        for number, line in enumerate(lines, 1)
+        if number not in told
+        for token in TOKEN.findall(line.decode("latin-1"))
+    ]
 
 
 def listed(bad):
