@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from alignment.core.errors import RecipeError
+from alignment.core.errors import ModelError, RecipeError
 from alignment.core.provenance import hardware
 from alignment.core.store import Store
 from eval import words
@@ -69,6 +69,7 @@ def choose_base(
     store = Store(root)
     sides = with_short_names([find_side(name, store) for name in names])
     models = {f"model{number}": _only_model(side) for number, side in enumerate(sides)}
+    _refuse_others_than_causal(models.values())
     costs = {
         f"{key}-cost": {"kind": "cost", "model": {"stage": key}, "machine": hardware(), "seed": 0} for key in models
     }
@@ -125,6 +126,22 @@ def _only_model(side: Side) -> dict[str, str]:
     if not side.models:
         raise RecipeError(side.name, "is no model", "a model folder, hub:NAME or RECIPE/STAGE", "name models only")
     return side.models[min(side.models)]
+
+
+def _refuse_others_than_causal(models: Iterable[Mapping[str, str]]) -> None:
+    """One RecipeError for all folders that hold no model that generates text, before any is measured."""
+    from alignment.models.load import read_causal_config
+
+    refused = []
+    for folder in (model["path"] for model in models if "path" in model):
+        try:
+            read_causal_config(folder)
+        except ModelError as error:
+            refused.append(error)
+    if refused:
+        what = "cannot be measured: " + "; ".join(f"{error.where}: {error.what}" for error in refused)
+        expected = "models that generate text (not encoders, nor encoder-decoders)"
+        raise RecipeError("align compare --recipe", what, expected, "leave these models out")
 
 
 def _make(cells: Sequence[Cell], store: Store, out: Console, jobs: int) -> None:

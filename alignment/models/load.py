@@ -74,15 +74,7 @@ def load_causal_lm(
             "a model of plain weights",
             "start from its base, or train it with an adapter that merges: lora, rslora, dora, ia3",
         )
-    config = read_config(path)
-    heads = config.architectures or [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type, "")]
-    if not any(name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() for name in heads):
-        raise ModelError(
-            str(path),
-            f"{', '.join(heads)} (a model of type {config.model_type!r}) does not generate text",
-            "a causal language model",
-            "refer to another model or stage",
-        )
+    config = read_causal_config(path)
     options: dict[str, Any] = {"dtype": DTYPES[quantization.rest if quantization else precision], "config": config}
     if quantization is not None:
         options |= {"quantization_config": bitsandbytes(quantization, DTYPES[precision])}
@@ -169,6 +161,20 @@ def read_config(path: str | Path) -> Any:
             "a kind of model that transformers knows (code inside model folders is never run)",
             "use another model",
         ) from None
+
+
+def read_causal_config(path: str | Path) -> Any:
+    """The config.json of a model that generates text. Raises ModelError as `read_config` does, and for other models."""
+    config = read_config(path)
+    heads = config.architectures or [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type, "")]
+    if not any(name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() for name in heads):
+        raise ModelError(
+            str(path),
+            f"{', '.join(heads)} (a model of type {config.model_type!r}) does not generate text",
+            "a causal language model",
+            "refer to another model or stage",
+        )
+    return config
 
 
 def from_pretrained(auto_class: Any, path: str | Path, **options: Any) -> Any:

@@ -5,6 +5,7 @@ import json
 import shutil
 
 import pytest
+import transformers
 import yaml
 from rich.console import Console
 from safetensors.torch import load_file, save_file
@@ -95,6 +96,26 @@ def test_what_cannot_be_measured_before_training_is_told(recipe, tiny_folder, tm
         choose_base([str(tiny_folder)], recipe, overrides, None, tmp_path / "runs", out, False)
     with pytest.raises(RecipeError, match="has no tasks"):
         choose_base([str(tiny_folder)], recipe, ["evaluation=null"], None, tmp_path / "runs", out, False)
+
+
+def test_all_models_that_do_not_generate_are_refused_before_any_is_measured(recipe, tiny_folder, tmp_path):
+    sizes = {
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 8,
+        "vocab_size": 26,
+    }
+    transformers.BertForMaskedLM(transformers.BertConfig(**sizes)).save_pretrained(tmp_path / "encoder")
+    small = {"d_model": 8, "d_ff": 8, "d_kv": 4, "num_layers": 1, "num_heads": 2, "vocab_size": 26}
+    transformers.T5ForConditionalGeneration(transformers.T5Config(**small)).save_pretrained(tmp_path / "t5")
+    names, store = [str(tmp_path / "encoder"), str(tiny_folder), str(tmp_path / "t5")], tmp_path / "runs"
+    with pytest.raises(RecipeError) as told:
+        choose_base(names, recipe, [], 4, store, Console(file=io.StringIO()), False)
+    assert f"{names[0]}: BertForMaskedLM (a model of type 'bert') does not generate text" in told.value.what
+    assert f"{names[2]}: T5ForConditionalGeneration (a model of type 't5') does not generate text" in told.value.what
+    assert names[1] not in str(told.value) and told.value.expected and told.value.remedy
+    assert not list(Store(store).manifests())
 
 
 @pytest.mark.parametrize(
