@@ -18,6 +18,7 @@ from alignment.core.artifact import Artifact
 from alignment.core.context import Context
 from alignment.core.errors import DataError
 from alignment.data.rows import Row, load_rows
+from alignment.memory.announce import announce_memory
 from alignment.models.classifier import (
     collate,
     encode_texts,
@@ -50,6 +51,7 @@ def run(config: ClassifyConfig, inputs: Mapping[str, Artifact], context: Context
     report = report_callback(context, checkpoint)
     trainer = _trainer(config, context, model, tokenizer, train, validation)
     trainer.add_callback(report)
+    memory = announce_memory(config, inputs["model"].path, max(map(len, train["input_ids"])), context)
     tuned = carry_out(trainer, config, context, tokenizer, checkpoint)
     best = tuned.finish()
     measured = {}
@@ -63,6 +65,7 @@ def run(config: ClassifyConfig, inputs: Mapping[str, Artifact], context: Context
         "train_loss": report.losses["train_loss"],
         **measured,
         "seconds": round(time.time() - started, 2),
+        **memory,
         **parameter_counts(trainer.model),  # type: ignore[arg-type]
         **best,
     }

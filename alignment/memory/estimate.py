@@ -40,27 +40,38 @@ class Kept(NamedTuple):
 
 class Family(NamedTuple):
     """full: all weights are trained. inside: adapters within linear layers, which then need their inputs too. beside: virtual tokens
-    and bottlenecks, for whose sake a frozen linear layer keeps nothing."""
+    and bottlenecks, for whose sake a frozen linear layer keeps nothing; None = the family goes without them."""
 
     full: Kept
     inside: Kept
-    beside: Kept
+    beside: Kept | None = None
 
+
+_SCORES = 3  # a head and token that is read, where attention drops some: no CPU kernel does without them then
 
 _LLAMA = Family(Kept(4, 2, 0, 6, 2), Kept(4, 2, 0, 4, 2), Kept(3, 0, 5, 2))
+_BERT = Family(Kept(2, 0, 3, 7), Kept(2, 0, 5, 5))
+# encoder-decoders: the mean of a token of the prompt, whose keys the decoder's layers keep too, and one of the answer
+_T5 = Family(Kept(3, 1.5, 1.5, 8.5, 4.5), Kept(3, 1, 0, 7.5, 5))
+_T5_GATED = Family(_T5.full._replace(feed_forward=8), _T5.inside._replace(feed_forward=8))
 _FAMILIES = {
-    "gpt2": Family(Kept(5, 0, 5, 11), Kept(5, 0, 5, 11), Kept(4, 0, 4, 9.5)),
+    "gpt2": Family(Kept(5, 0, 5, 5), Kept(5, 0, 6, 4), Kept(4, 0, 4, 3.5)),
     "opt": Family(Kept(1, 0, 6, 4), Kept(1, 0, 6, 4), Kept(1, 0, 8.75, 0)),
     "gpt_neox": Family(Kept(2, 0, 9, 1), Kept(2, 0, 9, 1), Kept(1, 0, 5.75, 0)),
+    **dict.fromkeys(("bert", "roberta", "xlm-roberta"), _BERT),
+    "distilbert": Family(Kept(2, 0, 2, 7), Kept(2, 0, 4, 5)),
+    "t5": _T5,
+    **dict.fromkeys(("t5-gated", "mt5-gated"), _T5_GATED),
+    "bart": Family(Kept(2, 0, 8, 6), Kept(2, 0, 9, 5)),
 }
 
 
 @dataclass(frozen=True)
 class Training:
     """tokens: of the largest batch that is passed forwards and backwards at once, padding included. row: of one row of it, where a mask
-    over its tokens keeps padding or other texts out; 0 = there is none. head: whether logits over the
-    vocabulary are made. references: models of the same shape that are only read. anchors: copies of the trained weights.
-    engine_tokens: of all sequences that an engine of its own samples at once; 0 = there is none."""
+    over its tokens keeps padding or other texts out; 0 = there is none. head: whether logits over the vocabulary are made. dropout:
+    whether the model's dropouts are on. references: models of the same shape that are only read. anchors: copies of the trained
+    weights. engine_tokens: of all sequences that an engine of its own samples at once; 0 = there is none."""
 
     shape: Shape
     tokens: int
@@ -70,6 +81,7 @@ class Training:
     precision: Precision = "fp32"
     row: int = 0
     head: bool = True
+    dropout: bool = True
     references: int = 0
     anchors: int = 0
     engine_tokens: int = 0
@@ -121,15 +133,14 @@ def activations(training: Training) -> int:
     """Bytes that one forward pass keeps, and what the backward pass of a single layer has at work."""
     shape, peft = training.shape, training.peft
     family = _FAMILIES.get(shape.family, _LLAMA)
-    kept = family.full if peft is None else family.inside if peft.merges else family.beside
+    kept = family.full if peft is None else family.inside if peft.merges else family.beside or family.inside
     bytes_computed = _BYTES[training.precision]
-    keys = (
-        shape.queries if training.row else shape.keys
-    )  # under a mask they are repeated for every head (but a single one)
+    keys = shape.queries if training.row else shape.keys  # under a mask they are repeated for every head
     computed = kept.feed_forward * shape.feed_forward + kept.keys * keys + kept.computed * shape.hidden
-    exact = kept.exact * shape.hidden + kept.queries * shape.queries + training.row  # the mask is held by each layer
+    exact = kept.exact * shape.hidden + kept.queries * shape.queries + _of_reading(training)
     layer = computed * bytes_computed + (exact + _of_adapter(training)) * _FP32
     at_work = (3 if peft is None else 5) * shape.feed_forward * bytes_computed + 3 * shape.hidden * _FP32
+    at_work += _of_reading(training) * _FP32
     last_norm = 3 * shape.hidden * _FP32
     total = training.tokens * (shape.layers * layer + at_work + last_norm)
     if training.head:
@@ -141,6 +152,12 @@ def activations(training: Training) -> int:
     if peft is not None and peft.method == "dora":
         total += 2 * linear * _FP32  # the whole update, twice, to take its norm
     return round(total)
+
+
+def _of_reading(training: Training) -> int:
+    """Numbers that a layer keeps for each token about those that it reads: scores of each head, or the mask."""
+    heads = training.shape.dropping_heads if training.dropout else 0
+    return training.row * (_SCORES * heads or 1)
 
 
 def _of_adapter(training: Training) -> float:

@@ -15,14 +15,16 @@ from alignment.core.errors import ModelError
 from alignment.models.layout import base_of
 
 _LONGEST_HEADER = 100_000_000  # of a safetensors file
-_IN_A_LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks)\.\d+\.")
+_IN_A_LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks|block)\.\d+\.(?!.*relative_attention_bias)")
+_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop", "dropout_rate")  # of attention
 
 
 @dataclass(frozen=True)
 class Shape:
-    """family: transformers' name for the architecture. hidden, feed_forward, queries, keys: numbers of one token's state, inner state,
-    queries of all heads, and keys.
-    weights: the sizes of each by name, tied ones once. context: tokens it can read; None = no limit is named."""
+    """family: transformers' name for the architecture, T5's with a gated feed-forward apart. hidden, feed_forward, queries, keys: numbers
+    of one token's state, inner state, queries of all heads, and keys. layers: of an encoder-decoder, pairs of one of each.
+    weights: the sizes of each by name, tied ones once. context: tokens it can read; None = no limit is named.
+    dropping_heads: those whose attention drops some of what it reads; 0 = none does."""
 
     family: str
     hidden: int
@@ -33,6 +35,7 @@ class Shape:
     vocabulary: int
     context: int | None
     weights: Mapping[str, tuple[int, ...]]
+    dropping_heads: int = 0
 
     @property
     def parameters(self) -> int:
@@ -57,19 +60,24 @@ def shape_of(config: Mapping[str, Any], weights: Mapping[str, tuple[int, ...]]) 
         assert found is not None, f"none of {', '.join(names)} in config.json"
         return int(found)
 
-    hidden = entry("hidden_size", "n_embd", "d_model")
-    heads = entry("num_attention_heads", "n_head", "num_heads", "n_heads")
-    head = entry("head_dim", default=hidden // heads)
+    hidden = entry("hidden_size", "n_embd", "d_model", "dim")
+    heads = entry("num_attention_heads", "n_head", "num_heads", "n_heads", "encoder_attention_heads")
+    head = entry("head_dim", "d_kv", default=hidden // heads)
+    layers = entry("num_hidden_layers", "n_layer", "num_layers", "n_layers", "encoder_layers")
+    gated = str(config.get("feed_forward_proj", "")).startswith("gated")
     return Shape(
-        family=str(config.get("model_type", "")),
+        family=str(config.get("model_type", "")) + "-gated" * gated,
         hidden=hidden,
-        feed_forward=entry("intermediate_size", "ffn_dim", "n_inner", default=4 * hidden),
+        feed_forward=entry(
+            "intermediate_size", "ffn_dim", "n_inner", "hidden_dim", "d_ff", "encoder_ffn_dim", default=4 * hidden
+        ),
         queries=heads * head,
         keys=entry("num_key_value_heads", default=heads) * head,
-        layers=entry("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
+        layers=-(-(layers + entry("num_decoder_layers", "decoder_layers", default=layers)) // 2),
         vocabulary=entry("vocab_size"),
         context=config.get("max_position_embeddings") or config.get("n_positions"),
         weights=weights,
+        dropping_heads=heads if any(config.get(name) for name in _DROPOUTS) else 0,
     )
 
 

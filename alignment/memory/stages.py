@@ -8,15 +8,19 @@ from alignment.memory.adapters import adapter_weights
 from alignment.memory.estimate import Memory, Training, activations, estimate
 from alignment.memory.shape import Shape
 
-TRAINED = ("sft", "dpo", "kto", "grpo", "rloo", "reward", "ppo")
+TRAINED = ("sft", "classify", "seq2seq", "dpo", "kto", "grpo", "rloo", "reward", "ppo")
+_WITH_DROPOUT = ("sft", "classify", "seq2seq")
 _FP32, _BF16 = 4, 2
 
 
 def training_of(config: Any, shape: Shape, longest: int) -> Training:
-    """Of a stage of one of the kinds in `TRAINED`. longest: tokens of its longest row; of prompts, where it samples the answers."""
+    """Of a stage of one of the kinds in `TRAINED`. longest: tokens of its longest row; of prompts, where it samples the answers.
+
+    An encoder-decoder is counted as if each layer of a pair had half of a row's tokens, prompt and answer, and each of these read
+    all of the row. A classifier's head is not counted, nor that a folder's head for another task is left out."""
     if config.kind in ("grpo", "rloo", "ppo"):
         longest += config.rollout.max_new_tokens
-    longest = min(length for length in (longest, getattr(config, "max_length", None), shape.context) if length)
+    longest = min(length for length in (longest, token_limit(config, shape)) if length)
     if config.kind == "reward":
         return Training(shape, 2 * config.batch_size * longest, row=longest, precision=config.precision, head=False)
     common = {"shape": shape, "peft": config.peft, "quantization": config.quantization}
@@ -26,6 +30,9 @@ def training_of(config: Any, shape: Shape, longest: int) -> Training:
         precision = "fp32" if config.precision == "fp32" else "bf16"
         return Training(**common, tokens=tokens, precision=precision, engine_tokens=config.rollout.batch_size * longest)
     common |= {"freeze": config.freeze, "precision": config.precision, "row": longest}
+    common |= {"dropout": config.kind in _WITH_DROPOUT}
+    if config.kind in ("classify", "seq2seq"):
+        return Training(**common, tokens=config.batch_size * longest, head=config.kind == "seq2seq")
     if config.kind in ("grpo", "rloo"):
         references = 1 + (config.beta > 0 and not apart)  # the reward model is one
         engine = config.rollout.batch_size * longest
@@ -39,6 +46,14 @@ def training_of(config: Any, shape: Shape, longest: int) -> Training:
     sides = 2 if config.kind == "dpo" else 1
     references = int(config.reference is not None or not apart)
     return Training(**common, tokens=sides * config.batch_size * longest, references=references, anchors=anchors)
+
+
+def token_limit(config: Any, shape: Shape) -> int | None:
+    """Tokens of a row that a stage takes at most, as far as it is said."""
+    most = getattr(config, "max_length", None)
+    if config.kind == "seq2seq":  # for prompt and answer each; T5 names positions, but has none
+        return most and most + (config.max_answer_length or most)
+    return min((length for length in (most, shape.context) if length), default=None)
 
 
 def memory_of(config: Any, training: Training) -> Memory:

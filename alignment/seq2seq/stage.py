@@ -16,6 +16,7 @@ from alignment.core.config import DataRef
 from alignment.core.context import Context
 from alignment.core.errors import DataError
 from alignment.data.rows import Row, load_rows, write_rows
+from alignment.memory.announce import announce_memory
 from alignment.models.encoding import listed, require_short
 from alignment.models.load import load_tokenizer, parameter_counts, token_limit
 from alignment.models.seq2seq import collate, greedy_answers, load_seq2seq, token_losses
@@ -43,6 +44,8 @@ def run(config: Seq2SeqConfig, inputs: Mapping[str, Artifact], context: Context)
     checkpoint = find_checkpoint(context)
     report = report_callback(context, checkpoint)
     trainer = _trainer(config, context, model, tokenizer, train, validation, report)
+    longest = max(len(prompt) + len(answer) for prompt, answer in zip(train["prompt"], train["answer"], strict=True))
+    memory = announce_memory(config, inputs["model"].path, longest, context)
     tuned = carry_out(trainer, config, context, tokenizer, checkpoint)
     measured = _measure(config, trainer.model, tokenizer, validation, context) if validation and tuned.trained else {}
     best = tuned.finish()
@@ -53,6 +56,7 @@ def run(config: Seq2SeqConfig, inputs: Mapping[str, Artifact], context: Context)
         "train_loss": report.losses["train_loss"],
         **measured,
         "seconds": round(time.time() - started, 2),
+        **memory,
         **parameter_counts(trainer.model),  # type: ignore[arg-type]
         **best,
     }

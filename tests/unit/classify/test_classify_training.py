@@ -65,6 +65,7 @@ def test_it_learns_which_word_stands_there_and_leaves_a_plain_folder(folders, tm
     assert summary["validation_accuracy"] > 0.9
     assert summary["validation_confusion"][0][0] + summary["validation_confusion"][0][1] == 17
     assert (summary["trainable_parameters"] < summary["parameters"]) == (peft is not None)
+    assert summary["estimated_memory_mib"] > sum(summary["memory_parts_mib"][name] for name in ("weights", "libraries"))
     model, tokenizer = load_classifier(tmp_path / "out"), load_tokenizer(tmp_path / "out", generates=False)
     assert labels_of(model) == ["bad", "good"]
     texts = [row["text"] for row in rows(34)]

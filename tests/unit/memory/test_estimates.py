@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_models import save_small
 
+from alignment.classify.config import ClassifyConfig
 from alignment.core.context import Context
 from alignment.core.errors import ModelError
 from alignment.memory.announce import announce_memory
@@ -16,8 +17,10 @@ from alignment.memory.stages import memory_of, training_of
 from alignment.memory.words import GIB, advice, told
 from alignment.models.config import FreezeConfig, PeftConfig, QuantizationConfig
 from alignment.models.load import load_causal_lm, load_tokenizer, parameter_counts, save_model
+from alignment.models.seq2seq import load_seq2seq
 from alignment.ppo.config import PPOConfig
 from alignment.preference.config import DPOConfig
+from alignment.seq2seq.config import Seq2SeqConfig
 from alignment.sft.config import SFTConfig
 from reward.config import RewardConfig
 
@@ -121,6 +124,40 @@ def test_what_each_stage_holds():
     assert of(DPOConfig.model_validate(base | {"peft": {"method": "bottleneck", "width": 4}})).references == 1
     reward = RewardConfig.model_validate({"model": {"path": "m"}, "data": {"path": "d"}, "batch_size": 4})
     assert (of(reward).tokens, of(reward).head) == (160, False)
+
+
+def test_what_classifiers_and_encoder_decoders_hold():
+    base = {"model": {"path": "m"}, "data": {"path": "d"}, "steps": 1, "batch_size": 4}
+    classify = training_of(ClassifyConfig.model_validate(base), SMALL, 1000)
+    assert (classify.tokens, classify.row, classify.head, classify.dropout) == (4 * 64, 64, False, True)
+
+    def answering(**options):
+        return training_of(Seq2SeqConfig.model_validate(base | options), SMALL, 1000)
+
+    assert (answering().tokens, answering().head) == (4 * 1000, True)  # T5 reads more than the positions that it names
+    assert answering(max_length=100).tokens == 4 * 200  # prompt and answer
+    assert answering(max_length=100, max_answer_length=20).row == 120
+    assert not training_of(DPOConfig.model_validate(base), SMALL, 1000).dropout
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [("bert", (32, 64, 32, 2, 2, 12)), ("distilbert", (32, 64, 32, 2, 2, 12)), ("t5", (32, 64, 32, 2, 2, 32))],
+)
+def test_encoders_and_encoder_decoders_are_read(tmp_path, kind, sizes):
+    """Matrices in layers: T5's decoder has four more each, and its attention's embeddings of distances are none."""
+    shape = shape_in(save_small(kind, tmp_path, ["the", "cow"]))
+    assert (
+        shape.hidden, shape.feed_forward, shape.queries, shape.layers, shape.dropping_heads, len(shape.linear),
+    ) == sizes  # fmt: skip
+
+
+@pytest.mark.parametrize("peft", [None, PeftConfig(r=3)], ids=["full", "lora"])
+def test_t5_is_counted_as_the_model_counts_it(tmp_path, peft):
+    save_small("t5", tmp_path, ["the", "cow"])
+    memory = estimate(Training(shape_in(tmp_path), 10, peft))
+    real = parameter_counts(load_seq2seq(tmp_path, peft=peft))
+    assert {"trainable_parameters": memory.trainable, "parameters": memory.parameters} == real
 
 
 @pytest.mark.parametrize(

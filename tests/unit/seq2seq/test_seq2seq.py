@@ -82,6 +82,7 @@ def test_it_learns_the_answers_and_leaves_a_plain_folder(t5, tmp_path, peft):
     rate = 1e-2 if peft is None else 3e-2
     summary = seq2seq(t5, tmp_path, peft=peft, checkpoint_every=1000, steps=60, learning_rate=rate)
     assert (summary["trainable_parameters"] < summary["parameters"] / 3) == (peft is not None)
+    assert summary["estimated_memory_mib"] > sum(summary["memory_parts_mib"][name] for name in ("weights", "libraries"))
     model, tokenizer = load_seq2seq(tmp_path / "out"), load_tokenizer(tmp_path / "out")
     assert answer_loss(model.eval(), tokenizer, rows()[::3])[0] == pytest.approx(summary["validation_loss"], abs=1e-4)
     shown = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
