@@ -38,7 +38,7 @@ def check(recipe: RecipeName, overrides: Overrides = None, store: StoreFolder = 
     """Find what is wrong with a recipe and its data, before any model is loaded, and what its trainings take of the memory."""
     from alignment.memory.words import machine_bytes
     from recipes.check import check_recipe
-    from recipes.memory import memory_table, remedies, stage_memory
+    from recipes.memory import memory_table, notes, remedies, stage_memory
     from recipes.plan import make_plan
     from recipes.schema import load_recipe
 
@@ -55,10 +55,10 @@ def check(recipe: RecipeName, overrides: Overrides = None, store: StoreFolder = 
         rows += f" ({data.format})" if data.format else ""
         out.print(f"  {data.where}: {escape(data.source)}, {rows}", highlight=False, soft_wrap=True)
     memory = stage_memory(plan, found)
-    if memory:
+    if memory.found:
         out.print(memory_table(memory, machine_bytes()))
-        for line in remedies(memory, machine_bytes()):
-            out.print(f"  {line}", highlight=False, soft_wrap=True)
+    for line in [*notes(memory), *remedies(memory, machine_bytes())]:
+        out.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
     out.print(
         f"{parsed.name}: {len(parsed.stages)} stages, {len(parsed.seeds)} seeds, {len(plan.cells)} cells: no errors found"
     )

@@ -24,7 +24,7 @@ class Externals:
     """Resolves references, each once. File digests are remembered by path, size and time of change in `memory`.
 
     fetch: False = for a check: nothing is downloaded; the hub is only asked whether it has what the cache lacks, and a reference
-    about which it cannot be asked is left in `unreached`, as (where, name).
+    about which it cannot be asked is left in `unreached`, as (where, name). A model that is not in the cache lies nowhere then.
     """
 
     def __init__(self, memory: Path | None = None, fetch: bool = True) -> None:
@@ -63,7 +63,7 @@ class Externals:
                 self._resolved[key] = self._data(reference, where)
         return self._resolved[key]
 
-    def _model(self, reference: ModelRef, where: str) -> tuple[Artifact, dict[str, Any]]:
+    def _model(self, reference: ModelRef, where: str) -> tuple[Artifact | None, dict[str, Any]]:
         if reference.path is not None:
             folder = existing_path(reference.path, where)
             if not (base_of(folder) / "config.json").is_file():
@@ -76,7 +76,9 @@ class Externals:
         elif self._fetch:
             folder = hub_snapshot(reference, where)
         else:
-            return Artifact("model", "", Path()), {"hub": self._asked(reference, where), "revision": reference.revision}
+            identity = {"hub": self._asked(reference, where), "revision": reference.revision}
+            folder = cached_snapshot(reference)
+            return Artifact("model", "", folder) if folder is not None else None, identity
         _require_model_files(folder, where)
         files = sorted({path for part in parts_of(folder) for pattern in _MODEL_FILES for path in part.glob(pattern)})
         digest = digest_of({str(path.relative_to(folder)): self._digest(path) for path in files})
@@ -134,16 +136,13 @@ def _data_files(config: Mapping[str, Any]) -> Iterator[str]:
 def hub_has(reference: ModelRef | DataRef, where: str) -> bool:
     """Whether cache or hub have it; False where the hub cannot be asked. Raises ModelError or DataError if it says no."""
     from httpx import HTTPError
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
+    if cached_snapshot(reference) is not None:
+        return True
     of_models, name = isinstance(reference, ModelRef), reference.hub or ""
     kind = "model" if of_models else "dataset"
-    try:
-        snapshot_download(name, repo_type=kind, revision=reference.revision, local_files_only=True)
-        return True
-    except (OSError, ValueError, HFValidationError):
-        pass  # not in the cache
     try:
         HfApi().repo_info(name, repo_type=kind, revision=reference.revision, timeout=_PATIENCE)
         return True
@@ -153,6 +152,19 @@ def hub_has(reference: ModelRef | DataRef, where: str) -> bool:
         raise (ModelError if of_models else DataError)(where, what, expected, remedy) from None
     except (HfHubHTTPError, HTTPError, OSError):
         return False
+
+
+def cached_snapshot(reference: ModelRef | DataRef) -> Path | None:
+    """Where the local cache has it, or a part of it."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    kind = "model" if isinstance(reference, ModelRef) else "dataset"
+    options = {"repo_type": kind, "revision": reference.revision, "local_files_only": True}
+    try:
+        return Path(snapshot_download(reference.hub or "", **options))
+    except (OSError, ValueError, HFValidationError):
+        return None
 
 
 def hub_snapshot(reference: ModelRef, where: str) -> Path:

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.table import Table
 
 from alignment.core.artifact import Artifact
-from alignment.core.config import DataRef
+from alignment.core.config import DataRef, ModelRef
 from alignment.core.errors import ModelError
 from alignment.data.mixture import MixedRef
 from alignment.lab.config import PretrainConfig
 from alignment.lab.vocabulary import MAX_LENGTH, count_tokens, vocabulary
 from alignment.memory.estimate import Memory, Training
 from alignment.memory.shape import Shape, llama_weights, shape_in, shape_of
-from alignment.memory.stages import TRAINED, memory_of, training_of
+from alignment.memory.stages import TRAINED, memory_of, token_limit, training_of
 from alignment.memory.words import MIB, advice, verdict
 from recipes.check_rows import CheckedData
 from recipes.plan import Cell, Plan
@@ -25,35 +25,49 @@ from recipes.plan import Cell, Plan
 _PARTS = ("weights", "gradients", "optimiser", "activations")
 _LETTERS = 4  # of a token, where no tokenizer can be asked
 _MARKERS = 8  # tokens of a chat template beside what is said
+_ASSUMED = 2048  # tokens of a row that nobody has read yet
 
 
-def stage_memory(plan: Plan, data: Sequence[CheckedData]) -> dict[str, tuple[Training, Memory]]:
-    """By stage, for those that train. A stage whose model cannot be read yet, such as one on the hub, is left out."""
+class Estimates(NamedTuple):
+    """By stage: what each training takes; how long sequences were assumed to be, where its rows are not read yet; why there is no
+    estimate."""
+
+    found: dict[str, tuple[Training, Memory]]
+    assumed: dict[str, int]
+    left_out: dict[str, str]
+
+
+def stage_memory(plan: Plan, data: Sequence[CheckedData]) -> Estimates:
+    """For the stages that train. One whose model cannot be read yet, such as one on the hub, is left out."""
     texts = {each.where: each.longest for each in data}
-    found = {}
-    for cell in plan.cells:
-        if cell.config.kind in TRAINED and cell.stage not in found:
+    estimates = Estimates({}, {}, {})
+    for cell in {cell.stage: cell for cell in plan.cells if cell.config.kind in TRAINED}.values():
+        try:
             start = _start(cell)
-            if start is None:
-                continue
-            try:
-                shape = _lab_shape(start) if isinstance(start, PretrainConfig) else shape_in(start)
-            except ModelError:
-                continue
-            training = training_of(cell.config, shape, _longest(cell, plan, texts, _counter(start)))
-            found[cell.stage] = training, memory_of(cell.config, training)
-    return found
+            shape = _lab_shape(start) if isinstance(start, PretrainConfig) else shape_in(start)
+        except ModelError as error:
+            estimates.left_out[cell.stage] = error.what
+            continue
+        longest = _longest(cell, plan, texts, _counter(start))
+        if longest is None:
+            longest = estimates.assumed[cell.stage] = min(_ASSUMED, token_limit(cell.config, shape) or _ASSUMED)
+        training = training_of(cell.config, shape, longest)
+        estimates.found[cell.stage] = training, memory_of(cell.config, training)
+    return estimates
 
 
-def _start(cell: Cell) -> PretrainConfig | Path | None:
-    """What the model of a stage goes back to: a pre-training, or a folder from outside; None = an architecture that is yet to be laid
-    out."""
+def _start(cell: Cell) -> PretrainConfig | Path:
+    """What the model of a stage goes back to: a pre-training, or a folder from outside. Raises ModelError where neither is there."""
     source: Cell | Artifact = cell
     while isinstance(source, Cell):
         if isinstance(source.config, PretrainConfig):
             return source.config
         if "model" not in source.inputs:
-            return None
+            model: ModelRef | None = getattr(source.config, "model", None)
+            what = (
+                f"hub:{model.hub} is not in the local cache" if model else f"stage {source.stage} has yet to lay it out"
+            )
+            raise ModelError(f"stages.{cell.stage}.model", what, "a model that can be read", "run the recipe")
         source = source.inputs["model"]
     return source.path
 
@@ -68,8 +82,8 @@ def _lab_shape(config: PretrainConfig) -> Shape:
     return shape_of(sizes | {"model_type": "llama"}, weights)
 
 
-def _longest(cell: Cell, plan: Plan, texts: Mapping[str, Sequence[str]], count: Callable[[str], int]) -> int:
-    """Tokens of the longest row that the stage learns from; the context, as far as `training_of` can tell, where nothing is known."""
+def _longest(cell: Cell, plan: Plan, texts: Mapping[str, Sequence[str]], count: Callable[[str], int]) -> int | None:
+    """Tokens of the longest row that the stage learns from; None = some rows are not read yet."""
     config: Any = cell.config
     if getattr(config, "packing", False):
         return 1 << 20
@@ -77,21 +91,27 @@ def _longest(cell: Cell, plan: Plan, texts: Mapping[str, Sequence[str]], count: 
     replay = getattr(config, "replay", None)
     references["replay.data"] = replay and replay.data
     lengths = [_length(ref, cell.stage, name, plan, texts, count) for name, ref in references.items() if ref]
-    return max(lengths, default=1 << 20)
+    return _most(lengths)
 
 
 def _length(
     ref: DataRef, stage: str, role: str, plan: Plan, texts: Mapping[str, Sequence[str]], count: Callable[[str], int]
-) -> int:
+) -> int | None:
     if isinstance(ref, MixedRef) and ref.mixture is not None:
         parts = ref.mixture.items()
-        return max(_length(part, stage, f"{role}.mixture.{name}", plan, texts, count) for name, part in parts)
+        return _most([_length(part, stage, f"{role}.mixture.{name}", plan, texts, count) for name, part in parts])
     if ref.stage is None:
-        return max((count(text) + _MARKERS for text in texts.get(f"stages.{stage}.{role}", ())), default=1 << 20)
+        return max((count(text) + _MARKERS for text in texts.get(f"stages.{stage}.{role}", ())), default=None)
     maker: Any = plan.recipe.stages[ref.stage]
     if maker.kind == "excerpts":
         return maker.opening_tokens + maker.continuation_tokens
-    return _length(maker.prompts, ref.stage, "prompts", plan, texts, count) + maker.max_new_tokens
+    prompt = _length(maker.prompts, ref.stage, "prompts", plan, texts, count)
+    return prompt and prompt + maker.max_new_tokens
+
+
+def _most(lengths: Sequence[int | None]) -> int | None:
+    known = [length for length in lengths if length is not None]
+    return max(known) if known and len(known) == len(lengths) else None
 
 
 def _counter(start: PretrainConfig | Path) -> Callable[[str], int]:
@@ -111,27 +131,36 @@ def _tokenizer(folder: Path) -> Callable[[str], int]:
     return lambda text: len(tokenizer.encode(text).ids)
 
 
-def memory_table(found: Mapping[str, tuple[Training, Memory]], machine: float) -> Table:
-    """A line for each stage. machine: its bytes."""
+def memory_table(estimates: Estimates, machine: float) -> Table:
+    """A line for each stage, with a star where rows are assumed. machine: its bytes."""
     title = f"Memory of each training in MiB; this machine has {machine / MIB:,.0f}"
     table = Table(box=None, padding=(0, 1, 0, 0), title_justify="left", title=title)
-    table.add_column("stage", min_width=max(map(len, found)))
+    table.add_column("stage", min_width=max(map(len, estimates.found)) + bool(estimates.assumed))
     for name in ("trained", *_PARTS, "rest", "at most"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("")
-    for stage, (_, memory) in found.items():
+    for stage, (_, memory) in estimates.found.items():
         own = [memory.parts.get(name, 0) for name in _PARTS]
         numbers = [*own, sum(memory.parts.values()) - sum(own), memory.peak]
         trained = "100%" if memory.share == 1 else f"{memory.share:.2%}"
         row = [f"{number / MIB:,.1f}" if number < MIB else f"{number / MIB:,.0f}" for number in numbers]
-        table.add_row(stage, trained, *row, verdict(memory, machine))
+        table.add_row(stage + "*" * (stage in estimates.assumed), trained, *row, verdict(memory, machine))
     return table
 
 
-def remedies(found: Mapping[str, tuple[Training, Memory]], machine: float) -> list[str]:
+def notes(estimates: Estimates) -> list[str]:
+    """What the table rests on, and what is not in it."""
+    assumed = [
+        f"* stages.{stage}: rows not read yet: sequences of {tokens:,} tokens assumed"
+        for stage, tokens in estimates.assumed.items()
+    ]
+    return [*assumed, *(f"stages.{stage}: memory not estimated: {why}" for stage, why in estimates.left_out.items())]
+
+
+def remedies(estimates: Estimates, machine: float) -> list[str]:
     """A sentence for each stage that does not fit."""
     return [
         f"stages.{stage}: {advice(training, memory, machine)}"
-        for stage, (training, memory) in found.items()
+        for stage, (training, memory) in estimates.found.items()
         if verdict(memory, machine) != "fits"
     ]
