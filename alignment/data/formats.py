@@ -112,23 +112,24 @@ def _labelled_text(row: Row) -> list[Row]:
 def _alpaca(row: Row) -> list[Row]:
     """As a conversation: system, earlier turns, instruction with its input."""
     messages: list[Message] = []
-    if row.get("system"):
+    if _optional(row, "system"):
         messages.append(_message("system", row["system"]))
     history = row.get("history") or []
     for turn in history if isinstance(history, list | tuple) else [history]:
         if not isinstance(turn, list | tuple) or len(turn) != 2:
             raise ValueError("history holds what is no pair of question and answer")
         messages += [_message("user", turn[0]), _message("assistant", turn[1])]
-    question = _text(row, "instruction") + (f"\n\n{row['input']}" if row.get("input") else "")
+    given = _optional(row, "input")
+    question = _text(row, "instruction") + (f"\n\n{given}" if given else "")
     answer = _text(row, "output")
     return [{"prompt": [*messages, _message("user", question)], "completion": [_message("assistant", answer)]}]
 
 
 def _alpaca_template(row: Row) -> list[Row]:
     """As plain text in the template of the Alpaca paper, for models without a chat template."""
-    if row.get("system") or row.get("history"):
+    if _optional(row, "system") or row.get("history"):
         raise ValueError("the template of Alpaca has no place for system or history; use format alpaca")
-    given = row.get("input")
+    given = _optional(row, "input")
     more = ", paired with an input that provides further context" if given else ""
     context = f"### Input:\n{given}\n\n" if given else ""
     prompt = _ALPACA.format(more=more, instruction=_text(row, "instruction"), context=context)
@@ -154,7 +155,7 @@ def _sharegpt(row: Row) -> list[Row]:
         if str(who).lower() not in _ROLES:
             raise ValueError(f"a turn by {who!r}, who is none of {', '.join(_ROLES)}")
         messages.append(_message(_ROLES[str(who).lower()], said))
-    if row.get("system"):
+    if _optional(row, "system"):
         messages.insert(0, _message("system", row["system"]))
     return [{"messages": _checked(messages)}]
 
@@ -274,6 +275,14 @@ def _text(row: Row, name: str) -> str:
             f"{name} is {'empty' if not row[name] or isinstance(row[name], str) else type(row[name]).__name__}"
         )
     return row[name]
+
+
+def _optional(row: Row, name: str) -> str:
+    """Empty where there is none. A number is what it says."""
+    value = row.get(name)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, str | int | float)):
+        raise ValueError(f"{name} is {type(value).__name__}")
+    return "" if value is None else str(value)
 
 
 class _Pairs(Format):

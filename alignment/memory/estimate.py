@@ -20,6 +20,7 @@ _FP32, _BF16 = 4, 2
 _BYTES: dict[str, int] = {"fp32": _FP32, "bf16": _BF16}
 _NF4 = 4.127 / 8  # bytes a weight, with its doubly quantised scales (Dettmers et al. 2023, section 3)
 _LIBRARIES = 45 * 2**20  # kernels, threads and buffers of a first step on a CPU, whatever the model
+_FREED = 1.25  # of activations: batches differ in width, and what one has freed does not always fit the next
 _HEAD_TOKENS, _HEAD_WORDS, _PAGE = (
     4096,
     32768,
@@ -119,7 +120,7 @@ def estimate(training: Training) -> Memory:
         "weights": _held(training) + added * _FP32,
         "gradients": trained * _FP32,
         "optimiser": 2 * trained * _FP32,
-        "activations": activations(training),
+        "activations": held_activations(training),
         "references": shape.parameters * _FP32 * training.references,
         "anchor": trained * _FP32 * training.anchors,
         "engine": _engine(training),
@@ -127,6 +128,11 @@ def estimate(training: Training) -> Memory:
     }
     merging = shape.parameters * _FP32 if peft is not None and peft.merges else 0
     return Memory(trained, shape.parameters + added, {name: size for name, size in parts.items() if size}, merging)
+
+
+def held_activations(training: Training) -> int:
+    """Bytes of `activations`, as an allocator holds them."""
+    return round(_FREED * activations(training))
 
 
 def activations(training: Training) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from alignment.memory.adapters import adapter_weights
-from alignment.memory.estimate import Memory, Training, activations, estimate
+from alignment.memory.estimate import Memory, Training, estimate, held_activations
 from alignment.memory.shape import Shape
 
 TRAINED = ("sft", "classify", "seq2seq", "dpo", "kto", "grpo", "rloo", "reward", "ppo")
@@ -78,7 +78,7 @@ def _ppo(config: Any, training: Training) -> Memory:
         "weights": weights,
         "gradients": one * (_BF16 if masters else _FP32),
         "optimiser": 2 * _FP32 * one + masters,
-        "activations": activations(training) * (2 if config.arrangement == "separate" else 1),
+        "activations": held_activations(training) * (2 if config.arrangement == "separate" else 1),
         "references": copies * read,
         "engine": alone.parts["engine"],
         "libraries": alone.parts["libraries"],
