@@ -24,7 +24,8 @@ class Externals:
     """Resolves references, each once. File digests are remembered by path, size and time of change in `memory`.
 
     fetch: False = for a check: nothing is downloaded; the hub is only asked whether it has what the cache lacks, and a reference
-    about which it cannot be asked is left in `unreached`, as (where, name). A model that is not in the cache lies nowhere then.
+    about which it cannot be asked is left in `unreached`, as (where, name). A model has its name for a digest then, and the
+    folder of one that the cache lacks is not there.
     """
 
     def __init__(self, memory: Path | None = None, fetch: bool = True) -> None:
@@ -63,7 +64,7 @@ class Externals:
                 self._resolved[key] = self._data(reference, where)
         return self._resolved[key]
 
-    def _model(self, reference: ModelRef, where: str) -> tuple[Artifact | None, dict[str, Any]]:
+    def _model(self, reference: ModelRef, where: str) -> tuple[Artifact, dict[str, Any]]:
         if reference.path is not None:
             folder = existing_path(reference.path, where)
             if not (base_of(folder) / "config.json").is_file():
@@ -77,8 +78,8 @@ class Externals:
             folder = hub_snapshot(reference, where)
         else:
             identity = {"hub": self._asked(reference, where), "revision": reference.revision}
-            folder = cached_snapshot(reference)
-            return Artifact("model", "", folder) if folder is not None else None, identity
+            folder = cached_snapshot(reference) or _place_in_cache(reference)
+            return Artifact("model", f"hub:{reference.hub}", folder), identity
         _require_model_files(folder, where)
         files = sorted({path for part in parts_of(folder) for pattern in _MODEL_FILES for path in part.glob(pattern)})
         digest = digest_of({str(path.relative_to(folder)): self._digest(path) for path in files})
@@ -165,6 +166,14 @@ def cached_snapshot(reference: ModelRef | DataRef) -> Path | None:
         return Path(snapshot_download(reference.hub or "", **options))
     except (OSError, ValueError, HFValidationError):
         return None
+
+
+def _place_in_cache(reference: ModelRef) -> Path:
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    folder = repo_folder_name(repo_id=reference.hub or "", repo_type="model")
+    return Path(constants.HF_HUB_CACHE) / folder / "snapshots" / (reference.revision or "main")
 
 
 def hub_snapshot(reference: ModelRef, where: str) -> Path:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from rich.table import Table
 
 from alignment.core.artifact import Artifact
-from alignment.core.config import DataRef, ModelRef
+from alignment.core.config import DataRef
 from alignment.core.errors import ModelError
 from alignment.data.mixture import MixedRef
 from alignment.lab.config import PretrainConfig
@@ -63,13 +63,15 @@ def _start(cell: Cell) -> PretrainConfig | Path:
         if isinstance(source.config, PretrainConfig):
             return source.config
         if "model" not in source.inputs:
-            model: ModelRef | None = getattr(source.config, "model", None)
-            what = (
-                f"hub:{model.hub} is not in the local cache" if model else f"stage {source.stage} has yet to lay it out"
-            )
-            raise ModelError(f"stages.{cell.stage}.model", what, "a model that can be read", "run the recipe")
+            raise _unreadable(f"stage {source.stage} has yet to lay it out", cell)
         source = source.inputs["model"]
+    if not source.path.is_dir():
+        raise _unreadable(f"{source.digest} is not in the local cache", cell)
     return source.path
+
+
+def _unreadable(what: str, cell: Cell) -> ModelError:
+    return ModelError(f"stages.{cell.stage}.model", what, "a model that can be read", "run the recipe")
 
 
 def _lab_shape(config: PretrainConfig) -> Shape:

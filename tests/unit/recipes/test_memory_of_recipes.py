@@ -165,8 +165,11 @@ def test_a_hub_model_is_read_from_the_cache_or_left_out(tiny_folder, rows, hub, 
     base = {"kind": "sft", "data": rows, "steps": 1, "batch_size": 2}
     stages = {"known": base | {"model": {"hub": "org/tiny"}}, "unknown": base | {"model": {"hub": "org/none"}}}
     stages["after"] = base | {"model": {"stage": "unknown"}}
+    stages |= {name: {"kind": "pretrained", "model": {"hub": f"org/{name}"}} for name in ("far", "tiny")}
+    stages |= {f"on_{name}": base | {"model": {"stage": name}} for name in ("far", "tiny")}
     estimates = estimates_of(parse_recipe({"name": "t", "stages": stages}, "t.yaml"))
-    assert set(estimates.found) == {"known"}
+    assert set(estimates.found) == {"known", "on_tiny"}
     assert estimates.found["known"][0].shape == shape_in(tiny_folder)
     why = "memory not estimated: hub:org/none is not in the local cache"
-    assert notes(estimates) == [f"stages.unknown: {why}", f"stages.after: {why}"]
+    far = "stages.on_far: memory not estimated: hub:org/far is not in the local cache"
+    assert set(notes(estimates)) == {f"stages.unknown: {why}", f"stages.after: {why}", far}
