@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -12,18 +11,17 @@ import torch
 
 from alignment.core.artifact import Artifact
 from alignment.core.context import Context
+from alignment.memory.peak import Peak
 from alignment.models.load import context_length, load_causal_lm, load_tokenizer, parameter_counts
 from eval.cost_config import CostConfig
 
-_STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-
 
 def run(config: CostConfig, inputs: Mapping[str, Artifact], context: Context) -> dict[str, Any]:
-    """parameters; weights_bytes; peak_bytes: the most that reading and writing held above what the libraries take; and tokens read
-    and written a second, summed over the sequences."""
+    """parameters; weights_bytes; peak_memory_mib: the most that reading and writing held above what the libraries take, None where the
+    system does not tell; and tokens read and written a second, summed over the sequences."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer: Any = load_tokenizer(inputs["model"].path)
-    before = _reset_peak(device)
+    peak = Peak()
     loaded: Any = load_causal_lm(inputs["model"].path, config.precision, dropout=False)
     model = loaded.to(device).eval()
     tokens = min(config.tokens, (context_length(model) or config.tokens + config.new_tokens) - config.new_tokens)
@@ -38,7 +36,7 @@ def run(config: CostConfig, inputs: Mapping[str, Artifact], context: Context) ->
     return {
         "parameters": parameter_counts(model)["parameters"],
         "weights_bytes": sum(parameter.nbytes for parameter in model.parameters()),
-        "peak_bytes": _peak(device) - before,
+        "peak_memory_mib": peak.mib(),
         "read_per_second": ids.numel() / read,
         "written_per_second": config.sequences * config.new_tokens / both,
         "tokens": tokens,
@@ -55,21 +53,3 @@ def _seconds(work: Callable[[], Any], repeats: int, device: str) -> float:
             torch.cuda.synchronize()
         taken.append(time.perf_counter() - started)
     return median(taken[1:])
-
-
-def _reset_peak(device: str) -> int:
-    """Bytes held now, from which on the peak counts."""
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
-    _RESET.write_text("5")  # Linux: the high-water mark starts anew
-    return _resident("VmRSS")
-
-
-def _peak(device: str) -> int:
-    return torch.cuda.max_memory_allocated() if device == "cuda" else _resident("VmHWM")
-
-
-def _resident(field: str) -> int:
-    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(f"{field}:"))
-    return int(line.split()[1]) * 1024

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from alignment.core.config import ModelRef
 from alignment.core.errors import ModelError, RecipeError
 from alignment.core.provenance import hardware
 from alignment.core.store import Store
@@ -19,7 +20,7 @@ from eval.results import TaskItems, plain
 from eval.task_config import base_name
 from recipes.check import check_recipe
 from recipes.estimate import Estimate
-from recipes.external import Externals
+from recipes.external import Externals, cached_snapshot
 from recipes.live import LiveDisplay
 from recipes.plan import Cell, Plan, make_plan
 from recipes.report import measured_models
@@ -43,13 +44,13 @@ class Score:
 
 @dataclass(frozen=True)
 class Base:
-    """One model. scores: by task. peak_bytes: what reading and writing held. train_bytes: weights, gradients and optimiser of full
+    """One model. scores: by task. peak_memory_mib: what reading and writing held. train_bytes: weights, gradients and optimiser of full
     fine-tuning, by arithmetic."""
 
     name: str
     scores: Mapping[str, Score]
     parameters: int
-    peak_bytes: int
+    peak_memory_mib: float | None
     train_bytes: int
     read_per_second: float
     written_per_second: float
@@ -129,17 +130,20 @@ def _only_model(side: Side) -> dict[str, str]:
 
 
 def _refuse_others_than_causal(models: Iterable[Mapping[str, str]]) -> None:
-    """One RecipeError for all folders that hold no model that generates text, before any is measured."""
+    """One RecipeError for all models that generate no text, before any is measured; of those on the hub, for the ones in the cache."""
     from alignment.models.load import read_causal_config
 
     refused = []
-    for folder in (model["path"] for model in models if "path" in model):
+    for model in map(ModelRef.model_validate, models):
+        folder = Path(model.path) if model.path is not None else cached_snapshot(model)
+        if folder is None or (model.hub is not None and not (folder / "config.json").is_file()):
+            continue
         try:
             read_causal_config(folder)
         except ModelError as error:
-            refused.append(error)
+            refused.append(f"{f'hub:{model.hub}' if model.hub else model.path}: {error.what}")
     if refused:
-        what = "cannot be measured: " + "; ".join(f"{error.where}: {error.what}" for error in refused)
+        what = "cannot be measured: " + "; ".join(refused)
         expected = "models that generate text (not encoders, nor encoder-decoders)"
         raise RecipeError("align compare --recipe", what, expected, "leave these models out")
 
@@ -163,7 +167,7 @@ def _bases(plan: Plan, store: Store, sides: Mapping[str, Side]) -> list[Base]:
                 name=sides[measured.stage].name,
                 scores={task: _score(items) for task, items in measured.tasks.items()},
                 parameters=summary["parameters"],
-                peak_bytes=summary["peak_bytes"],
+                peak_memory_mib=summary["peak_memory_mib"],
                 train_bytes=_BYTES_TO_TRAIN * summary["parameters"],
                 read_per_second=summary["read_per_second"],
                 written_per_second=summary["written_per_second"],
@@ -192,7 +196,9 @@ def _table(bases: Sequence[Base]) -> Table:
         "parameters": lambda base: f"{base.parameters:,}",
         "tokens read a second": lambda base: f"{base.read_per_second:,.0f}",
         "tokens written a second": lambda base: f"{base.written_per_second:,.0f}",
-        "memory to run, GiB": lambda base: f"{base.peak_bytes / _GIB:.2f}",
+        "memory to run, GiB": lambda base: (
+            "-" if base.peak_memory_mib is None else f"{base.peak_memory_mib / 1024:.2f}"
+        ),
         "memory to train, GiB": lambda base: f"{base.train_bytes / _GIB:.2f}",
     }
     for title, shown in rows.items():

@@ -9,6 +9,7 @@ from alignment.tracking import require_installed
 from eval.classifiable import require_classifiable
 from eval.config import Evaluation
 from recipes.check_frontier import check_frontier
+from recipes.check_labels import check_labels
 from recipes.check_rows import CheckedData, check_rows
 from recipes.check_sequences import check_relearning, check_sequences
 from recipes.check_tasks import check_tasks
@@ -37,6 +38,7 @@ def check_recipe(recipe: Recipe) -> list[CheckedData]:
         check_relearning(recipe, recipe.evaluation)
         check_frontier(recipe, recipe.evaluation)
         checked += _check_win_rates(recipe.evaluation)
+    check_labels(recipe, checked)
     return checked
 
 

@@ -18,7 +18,7 @@ _LONGEST = 20
 @dataclass(frozen=True)
 class CheckedData:
     """format: what a file was found to be. rows: that were read; more: whether there are others. longest: sequences that these rows make,
-    as texts: among them is the one of most tokens, by all odds."""
+    as texts: among them is the one of most tokens, by all odds. labels: of rows for a classifier."""
 
     where: str
     source: str
@@ -26,6 +26,7 @@ class CheckedData:
     format: str = ""
     more: bool = False
     longest: tuple[str, ...] = ()
+    labels: frozenset[str] = frozenset()
 
 
 def check_rows(
@@ -37,17 +38,20 @@ def check_rows(
         return checked(reference, 0, where)
     reading = Reading(reference, None, where, column)
     rows, found = reading.usable(alternatives), 0
+    labels: set[str] = set()
 
     def sequences() -> Iterator[str]:
         nonlocal found
         for row in islice(rows, _CHECKED):
             found += 1
+            if ("text", "label") in alternatives:
+                labels.add(str(row["label"]))
             yield from _sequences(row)
 
     longest = tuple(heapq.nlargest(_LONGEST, sequences(), key=len))
     shape = "" if reference.lab else reading.format
     more = next(rows, None) is not None
-    return CheckedData(where, _source(reference), found, shape, more, longest)
+    return CheckedData(where, _source(reference), found, shape, more, longest, frozenset(labels))
 
 
 def checked(reference: DataRef, rows: int, where: str) -> CheckedData:

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from alignment.data.inspection import Finding, Inspection
+from alignment.data.finding import Finding
+from alignment.data.inspection import Inspection
 
 _BAR, _BINS, _LISTED = 40, 12, 5
 _STYLE = {"error": "red", "warning": "yellow", "note": "dim"}

@@ -6,8 +6,9 @@ import zlib
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
+from alignment.data.finding import Numbered, Place
 from alignment.data.hints import PERSONAL, SECRETS, hinted, redacted
-from alignment.data.inspection import Numbered, Place, fields_of, nothing_to_learn, overlap, what_it_says
+from alignment.data.inspection import blank_field, fields_of, nothing_to_learn, overlap, what_it_says
 from alignment.data.stream import SPLITS, what_is_wrong
 from alignment.data.texts import Row, beginning, rewritten, text_of
 
@@ -89,6 +90,8 @@ class _Judge:
         """Why a row goes; None for one that stays, which later rows are held against."""
         if problem := what_is_wrong(row, self.fields):
             return problem
+        if field := blank_field(row):
+            return f"{field} holds white space only"
         if nothing_to_learn(row):
             return "no answer of the assistant"
         if self.rules.equal_answers and "chosen" in row and row["chosen"] == row.get("rejected"):

@@ -8,34 +8,17 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
 
+from alignment.data.claims import claims
+from alignment.data.finding import Finding, Numbered, Place, Severity
 from alignment.data.hints import PERSONAL, SECRETS, badly_decoded, hinted
 from alignment.data.stream import column_names, what_is_wrong
-from alignment.data.texts import FIELDS, Row, grams, said, text_of, whole
-
-Place = int | str  # the line of a row; of several files with the file's name
-Numbered = tuple[Place, Row]
-Severity = Literal["error", "warning", "note"]
+from alignment.data.texts import Row, grams, said, text_of, whole
 
 _FEW = {"preferences": 1000, "transcripts": 1000, "message pairs": 1000, "two answers": 1000, "labelled answers": 500}
 _FEW_DEMONSTRATIONS = 200
 _PERMUTATIONS, _SIMILAR, _SHINGLE = 64, 0.8, 5
 RUN = 13  # words in a row that two texts do not share by chance
 _OWN = (("prompt", "chosen", "rejected"), ("prompt", "completion"), ("messages",), ("text",), ("prompt",))
-
-
-@dataclass(frozen=True)
-class Finding:
-    """kind: what it is about. lines: of the rows concerned. examples: a few of them in words. advice: what to do."""
-
-    kind: str
-    severity: Severity
-    lines: tuple[Place, ...]
-    advice: str
-    examples: tuple[str, ...] = ()
-
-    @property
-    def count(self) -> int:
-        return len(self.lines)
 
 
 @dataclass(frozen=True)
@@ -64,11 +47,10 @@ def inspect(
     findings = [
         *_too_few(shape, len(rows)),
         *_unusable(rows),
+        *_blank(rows),
         *_roles(rows),
-        *_labels(rows),
         *_repeated(rows),
-        *_contradicting(rows),
-        *_equal_answers(rows),
+        *claims(rows),
         *_over_long(texts, lengths, max_length),
         *_patterns(
             "secrets", SECRETS, texts, "error", "revoke what they open; `align data clean --redact` takes them out"
@@ -166,6 +148,18 @@ def nothing_to_learn(row: Row) -> bool:
     )
 
 
+def _blank(rows: Sequence[Numbered]) -> list[Finding]:
+    lines = tuple(number for number, row in rows if blank_field(row))
+    advice = "they teach to stop at once: `align data clean` leaves them out"
+    return [Finding("texts of white space only", "warning", lines, advice)] if lines else []
+
+
+def blank_field(row: Row) -> str | None:
+    """The field to be learned from, if one holds white space only."""
+    texts = {name: row.get(name) for name in ("completion", "chosen", "rejected", "text")}
+    return next((name for name, text in texts.items() if isinstance(text, str) and text and not text.strip()), None)
+
+
 def _role_problem(roles: Sequence[str]) -> str | None:
     if unknown := set(roles) - {"system", "developer", "user", "assistant", "tool"}:
         return f"a turn by {min(unknown)!r}"
@@ -177,15 +171,6 @@ def _role_problem(roles: Sequence[str]) -> str | None:
     if "tool" not in roles and any(left == right for left, right in pairwise(speakers)):
         return "two turns of the same speaker in a row"
     return None
-
-
-def _labels(rows: Sequence[Numbered]) -> list[Finding]:
-    """Of answers that are called good or bad (KTO)."""
-    if len({str(row["label"]) for _, row in rows if "label" in row and "completion" in row}) != 1:
-        return []
-    return [
-        Finding("one label only", "error", (), "KTO learns from good and bad answers: add rows with the other label")
-    ]
 
 
 def _repeated(rows: Sequence[Numbered]) -> list[Finding]:
@@ -209,34 +194,6 @@ def _repeated(rows: Sequence[Numbered]) -> list[Finding]:
 def what_it_says(row: Row) -> Hashable:
     """What makes two rows the same: their texts, and the label where there is one."""
     return whole(row), str(row.get("label"))
-
-
-def _contradicting(rows: Sequence[Numbered]) -> list[Finding]:
-    """The same two answers ranked both ways, or the same answer called good and bad."""
-    claims: dict[Hashable, set[str]] = defaultdict(set)
-    places: dict[Hashable, list[Place]] = defaultdict(list)
-    for number, row in rows:
-        if "chosen" in row and "rejected" in row:
-            sides = (str(said(row["chosen"])), str(said(row["rejected"])))
-            key, claim = (str(row.get("prompt")), *sorted(sides)), sides[0]
-        elif "label" in row and any(name in row for name in FIELDS):
-            key, claim = text_of(row), str(row["label"])
-        else:
-            continue
-        claims[key].add(claim)
-        places[key].append(number)
-    lines = tuple(number for key, said_of_it in claims.items() if len(said_of_it) > 1 for number in places[key])
-    advice = "people disagree: keep one side, or leave such rows out"
-    return [Finding("rows that contradict each other", "warning", lines, advice)] if lines else []
-
-
-def _equal_answers(rows: Sequence[Numbered]) -> list[Finding]:
-    same = tuple(n for n, row in rows if "chosen" in row and said(row["chosen"]) == said(row.get("rejected")))
-    return (
-        [Finding("chosen equals rejected", "error", same, "such pairs teach nothing: `align data clean`")]
-        if same
-        else []
-    )
 
 
 def _over_long(texts: Sequence[tuple[Place, str]], lengths: Sequence[int], limit: int | None) -> list[Finding]:

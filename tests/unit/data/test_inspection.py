@@ -161,6 +161,24 @@ def test_claims_that_contradict_each_other():
     assert "one label only" in found(answers[::2])
 
 
+def test_texts_of_white_space_only():
+    rows = [
+        {"prompt": "a", "completion": " b"},
+        {"prompt": "\n", "completion": "c"},
+        {"prompt": "d", "completion": " \n"},
+    ]
+    assert found(rows)["texts of white space only"].lines == (3,)
+    cleaned = clean(numbered(*rows), Rules(), words)
+    assert cleaned.dropped == [Remark(3, "completion holds white space only")]
+
+
+def test_labels_spelled_in_several_ways():
+    rows = [{"text": f"text {n}", "label": label} for n, label in enumerate(["Yes", "no", "yes", "Yes", "no ", "no"])]
+    finding = found(rows, "labelled texts")["labels spelled in several ways"]
+    assert finding.lines == (3, 5) and finding.examples == ("'Yes' and 'yes'", "'no' and 'no '")
+    assert "labels spelled in several ways" not in found(rows[1:2] * 3 + rows[3:4], "labelled texts")
+
+
 def test_repairs_are_listed_and_secrets_gone():
     key = "AKIA" + "A1B2" * 4
     rows = numbered(

@@ -84,7 +84,7 @@ def test_memory_and_speed_are_of_the_model(tiny_folder, tmp_path):
     assert summary["weights_bytes"] == 4 * summary["parameters"]
     assert summary["tokens"] == 32
     assert summary["read_per_second"] > summary["written_per_second"] > 0
-    assert 0 <= summary["peak_bytes"] < 2**30
+    assert 0 <= summary["peak_memory_mib"] < 1024
     long = config.model_copy(update={"tokens": 1000})
     assert cost.run(long, {"model": Artifact("model", "m", tiny_folder)}, Context.at(tmp_path))["tokens"] == 64 - 4
 
@@ -116,6 +116,15 @@ def test_all_models_that_do_not_generate_are_refused_before_any_is_measured(reci
     assert f"{names[2]}: T5ForConditionalGeneration (a model of type 't5') does not generate text" in told.value.what
     assert names[1] not in str(told.value) and told.value.expected and told.value.remedy
     assert not list(Store(store).manifests())
+
+
+def test_a_model_of_the_hub_that_lies_in_the_cache_is_refused_at_once(recipe, tiny_folder, tmp_path, monkeypatch):
+    (tmp_path / "snapshot").mkdir()
+    (tmp_path / "snapshot" / "config.json").write_text('{"model_type": "bert", "architectures": ["BertForMaskedLM"]}')
+    monkeypatch.setattr("recipes.base_choice.cached_snapshot", lambda reference: tmp_path / "snapshot")
+    with pytest.raises(RecipeError, match="hub:some/encoder: BertForMaskedLM"):
+        names = ["hub:some/encoder", str(tiny_folder)]
+        choose_base(names, recipe, [], 4, tmp_path / "runs", Console(file=io.StringIO()), False)
 
 
 @pytest.mark.parametrize(
