@@ -21,6 +21,9 @@ _BYTES: dict[str, int] = {"fp32": _FP32, "bf16": _BF16}
 _NF4 = 4.127 / 8  # bytes a weight, with its doubly quantised scales (Dettmers et al. 2023, section 3)
 _LIBRARIES = 45 * 2**20  # kernels, threads and buffers of a first step on a CPU, whatever the model
 _FREED = 1.25  # of activations: batches differ in width, and what one has freed does not always fit the next
+_FREED_INSIDE = (
+    1.5  # the same where every adapted layer makes and frees three outputs more; both as benchmarks/memory finds them
+)
 _HEAD_TOKENS, _HEAD_WORDS, _PAGE = (
     4096,
     32768,
@@ -132,7 +135,8 @@ def estimate(training: Training) -> Memory:
 
 def held_activations(training: Training) -> int:
     """Bytes of `activations`, as an allocator holds them."""
-    return round(_FREED * activations(training))
+    inside = training.peft is not None and training.peft.merges
+    return round((_FREED_INSIDE if inside else _FREED) * activations(training))
 
 
 def activations(training: Training) -> int:

@@ -1,7 +1,10 @@
-"""The one place that loads and saves language models: precision, quantisation, adapters, and the traps of each."""
+"""The one place that loads and saves language models, with what is frozen in them and their adapters, and the traps of each."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import logging
 from collections.abc import Sequence
 from copy import deepcopy
@@ -19,8 +22,8 @@ from alignment.models.adapters import add_adapter, freeze_weights
 from alignment.models.attached import has_attached, load_attached, positions_taken, save_attached
 from alignment.models.config import FreezeConfig, PeftConfig, QuantizationConfig
 from alignment.models.layout import ADAPTER_FOLDER, base_of, is_attached, positions_taken_in
+from alignment.models.precision import forbid_repacking, held_as, let_go_of_file
 
-DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _logger = logging.getLogger(__name__)
 transformers_logging.disable_progress_bar()  # a bar per loaded or saved file would flood a cell's log
 
@@ -75,18 +78,28 @@ def load_causal_lm(
             "start from its base, or train it with an adapter that merges: lora, rslora, dora, ia3",
         )
     config = read_causal_config(path)
-    options: dict[str, Any] = {"dtype": DTYPES[quantization.rest if quantization else precision], "config": config}
-    if quantization is not None:
-        options |= {"quantization_config": bitsandbytes(quantization, DTYPES[precision])}
-    model = from_pretrained(AutoModelForCausalLM, path, **options)
-    forbid_repacking(model)
-    if freeze is not None:
-        freeze_weights(model, freeze)
-    if peft is not None:
-        model = add_adapter(model, peft, seed)
+    model = from_pretrained(AutoModelForCausalLM, path, config=config, **held_as(precision, quantization))
+    model = made_trainable(model, peft, freeze, seed)
     if not dropout:
         turn_dropout_off(model)
     return model.train()
+
+
+def made_trainable(
+    model: Any,
+    peft: PeftConfig | None,
+    freeze: FreezeConfig | None,
+    seed: int,
+    task: str = "CAUSAL_LM",
+    heads: Sequence[str] = (),
+) -> Any:
+    """A loaded model as it is trained: some of its weights frozen, or all under a fresh adapter (task and heads as there)."""
+    if getattr(model, "hf_quantizer", None) is not None:
+        forbid_repacking(model)
+        let_go_of_file(model)
+    if freeze is not None:
+        freeze_weights(model, freeze)
+    return add_adapter(model, peft, seed, task, heads) if peft is not None else model
 
 
 def load_to_read(path: str | Path, precision: Precision = "fp32") -> PreTrainedModel:
@@ -113,6 +126,7 @@ def save_model(model: PreTrainedModel | Any, tokenizer: PreTrainedTokenizerBase,
     if isinstance(model, PeftModel):
         active = ["default"]  # others, such as a critic's, are no part of the language model
         model.save_pretrained(str(folder / ADAPTER_FOLDER), selected_adapters=active, safe_serialization=True)
+        _give_back_freed_memory()
         model = merged(model, folder / ADAPTER_FOLDER)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -135,6 +149,13 @@ def merged(model: Any, adapter: Path) -> PreTrainedModel:
         parent, _, child = name.rpartition(".")
         setattr(adapted.get_submodule(parent), child, part.modules_to_save["default"])
     return adapted.merge_and_unload().to(dtype)
+
+
+def _give_back_freed_memory() -> None:
+    """glibc keeps what a training has freed, and the base that is read for merging would come on top of it."""
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError):  # other systems give back by themselves
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _modules_to_save(model: Any) -> dict[str, Any]:
@@ -232,31 +253,6 @@ def token_limit(model: Any, tokenizer: Any, wanted: int | None) -> int:
         positions -= first + 1
     allowed = min(positions, tokenizer.model_max_length) if positions else None
     return min(length for length in (wanted or tokenizer.model_max_length, allowed, 1 << 30) if length)
-
-
-def forbid_repacking(model: torch.nn.Module) -> None:
-    """Keep 4-bit layers from repacking their weights for AVX512-BF16 processors at the first evaluation.
-
-    bitsandbytes 0.50 never packs them back, and every gradient after that is wrong, silently.
-    """
-    for part in model.modules():
-        if type(part).__name__ == "Linear4bit":
-            part.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
-
-
-def bitsandbytes(quantization: QuantizationConfig, compute_dtype: torch.dtype, keep: Sequence[str] = ()) -> Any:
-    """transformers' configuration. keep: parts that stay as they are; none = what transformers knows as an output head."""
-    from transformers import BitsAndBytesConfig
-
-    if quantization.bits == 8:
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=list(keep) or None)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute_dtype,
-        llm_int8_skip_modules=list(keep) or None,  # whatever its name, for 4 bits too
-    )
 
 
 def _require_folder(path: str | Path) -> None:
