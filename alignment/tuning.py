@@ -26,20 +26,24 @@ class Tuned(NamedTuple):
 
 
 def load_for_tuning(config: TuningConfig, path: Path, context: Context, dropout: bool = True) -> Any:
-    """The model in training state. What is trained is held in fp32, whatever the precision to compute in."""
+    """A language model in training state."""
     if config.peft is not None and not config.peft.merges:
         context.log.info(
             f"{config.peft.method} cannot be merged into the weights: the base is left with the adapter beside it"
         )
-    return load_causal_lm(
-        path,
-        precision=config.precision if config.peft else "fp32",
-        peft=config.peft,
-        quantization=config.quantization,
-        freeze=config.freeze,
-        dropout=dropout,
-        seed=context.seed_for("adapter"),
-    )
+    return load_causal_lm(path, **how_to_load(config, context.seed_for("adapter")), dropout=dropout)
+
+
+def how_to_load(config: TuningConfig, seed: int) -> dict[str, Any]:
+    """Arguments of whoever loads a model to train it. What is trained is held in fp32, whatever the precision to compute in.
+    seed: of its new weights."""
+    return {
+        "precision": config.precision if config.peft else "fp32",
+        "peft": config.peft,
+        "quantization": config.quantization,
+        "freeze": config.freeze,
+        "seed": seed,
+    }
 
 
 def supervised_arguments(config: SupervisedConfig, context: Context) -> dict[str, Any]:

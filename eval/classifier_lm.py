@@ -28,6 +28,7 @@ class ClassifierLM(LM):
 
     def __init__(self, path: Path, tasks: Sequence[MeasuredTask]) -> None:
         super().__init__()
+        self.path = path
         self.tokenizer = load_tokenizer(path, generates=False)
         self.model: Any = load_classifier(path).to("cuda" if torch.cuda.is_available() else "cpu")  # type: ignore[arg-type]
         self.max_length = self.context_length = token_limit(self.model, self.tokenizer, None)
@@ -64,7 +65,11 @@ class ClassifierLM(LM):
         return self.tokenizer.encode(text, **options)
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> NoReturn:
-        raise NotImplementedError("a classifier has no likelihood of texts")
+        self._refuse("has no likelihood of texts")
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> NoReturn:
-        raise NotImplementedError("a classifier says nothing")
+        self._refuse("says nothing")
+
+    def _refuse(self, what: str) -> NoReturn:
+        """What lm-eval asks every model for, and `eval/classifiable.py` keeps from classifiers before a run begins."""
+        raise ModelError(str(self.path), f"a classifier {what}", "a task with `labels`", "measure it on other tasks")

@@ -20,7 +20,7 @@ from alignment.memory.announce import announce_memory
 from alignment.models.encoding import Encoded, encode_answer, encode_row, fit, fitting_pairs
 from alignment.models.load import context_length, load_tokenizer, parameter_counts
 from alignment.models.reward_model import new_reward_model, separate_pad
-from alignment.models.training import LengthGrouped, find_checkpoint, report_callback, trainer_arguments
+from alignment.models.training import Ordered, find_checkpoint, report_callback, trainer_arguments
 from reward.config import RewardConfig
 from reward.scorer import Normalisation, collate, raw_scores
 
@@ -65,13 +65,8 @@ def run(config: RewardConfig, inputs: Mapping[str, Artifact], context: Context) 
     }
 
 
-class _Trainer(RewardTrainer):
-    """RewardTrainer that takes pairs in an order that a resumed run repeats, with little padding."""
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        table: Any = self.train_dataset
-        lengths = [max(map(len, pair)) for pair in zip(table["chosen_ids"], table["rejected_ids"], strict=True)]
-        return LengthGrouped(lengths, self.args.train_batch_size, self.args.seed)
+class _Trainer(Ordered, RewardTrainer):
+    pass
 
 
 def _trainer(
@@ -93,6 +88,9 @@ def _trainer(
         data_collator=collate_pairs,  # type: ignore[arg-type]
         train_dataset=datasets.Dataset.from_dict(columns),
         processing_class=tokenizer,
+    )
+    trainer.group_by_length(
+        [max(map(len, pair)) for pair in zip(columns["chosen_ids"], columns["rejected_ids"], strict=True)]
     )
     trainer.remove_callback(PrinterCallback)
     return trainer

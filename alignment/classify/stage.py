@@ -30,8 +30,8 @@ from alignment.models.classifier import (
 )
 from alignment.models.encoding import listed
 from alignment.models.load import load_tokenizer, parameter_counts, read_config, token_limit
-from alignment.models.training import LengthGrouped, find_checkpoint, report_callback
-from alignment.tuning import carry_out, early_stopping, supervised_arguments
+from alignment.models.training import Ordered, find_checkpoint, report_callback
+from alignment.tuning import carry_out, early_stopping, how_to_load, supervised_arguments
 
 
 def run(config: ClassifyConfig, inputs: Mapping[str, Artifact], context: Context) -> dict[str, Any]:
@@ -79,35 +79,19 @@ def _labels(rows: Sequence[Row], folder: Path) -> list[str]:
 
 
 def _load(config: ClassifyConfig, base: Artifact, labels: Sequence[str], pad: int, context: Context) -> Any:
-    """The classifier to train. What is trained is held in fp32, whatever the precision to compute in."""
+    """The classifier to train."""
     if len(labels) < 2:
         what = f"all rows have the label {labels[0]!r}"
         raise DataError("data", what, "at least two labels", "use rows of every label")
-    model = new_classifier(
-        base.path,
-        labels,
-        precision=config.precision if config.peft else "fp32",
-        peft=config.peft,
-        quantization=config.quantization,
-        freeze=config.freeze,
-        seed=context.seed_for("head"),
-    )
+    model = new_classifier(base.path, labels, **how_to_load(config, context.seed_for("head")))
     model.config.pad_token_id = model.config.get_text_config().pad_token_id = (
         pad  # by which a decoder finds the last token
     )
     return model
 
 
-class _Trainer(Trainer):
-    """Trainer that takes rows in an order that a resumed run repeats."""
-
-    group_by_length: bool
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        if not self.group_by_length:
-            return super()._get_train_sampler(train_dataset)
-        lengths = [len(ids) for ids in self.train_dataset["input_ids"]]  # type: ignore[index]
-        return LengthGrouped(lengths, self.args.train_batch_size, self.args.seed)
+class _Trainer(Ordered, Trainer):
+    pass
 
 
 def _trainer(
@@ -134,7 +118,8 @@ def _trainer(
         preprocess_logits_for_metrics=_logits_alone,
         callbacks=early_stopping(config),
     )
-    trainer.group_by_length = config.group_by_length
+    if config.group_by_length:
+        trainer.group_by_length(list(map(len, train["input_ids"])))
     return trainer
 
 

@@ -19,10 +19,10 @@ from transformers.utils import logging as transformers_logging
 
 from alignment.core.config import Precision
 from alignment.core.errors import DataError, ModelError
-from alignment.models.adapters import add_adapter, freeze_weights
 from alignment.models.config import FreezeConfig, PeftConfig, QuantizationConfig
 from alignment.models.encoding import length_batches, listed, require_short
-from alignment.models.load import DTYPES, bitsandbytes, forbid_repacking, from_pretrained, read_config
+from alignment.models.load import from_pretrained, made_trainable, read_config
+from alignment.models.precision import DTYPES, held_as
 
 _ARCHITECTURE = "ForSequenceClassification"
 _POOLERS = (r".*pooler",)  # between trunk and head, and new where the model was trained without
@@ -49,10 +49,7 @@ def new_classifier(
     config.label2id = {label: number for number, label in enumerate(labels)}
     config.problem_type = "single_label_classification"
     heads = _heads(config, path)
-    dtype = DTYPES[quantization.rest if quantization else precision]
-    options: dict[str, Any] = {"dtype": dtype, "config": config, "output_loading_info": True}
-    if quantization is not None:
-        options |= {"quantization_config": bitsandbytes(quantization, DTYPES[precision], keep=[*heads, *_POOLERS])}
+    options = {"config": config, "output_loading_info": True, **held_as(precision, quantization, [*heads, *_POOLERS])}
     with torch.random.fork_rng(), _no_key_report():
         torch.manual_seed(seed)
         model, loaded = from_pretrained(
@@ -60,12 +57,7 @@ def new_classifier(
         )
     missing = {*loaded["missing_keys"], *(key for key, *_ in loaded["mismatched_keys"])}
     new = _new_parts(missing, heads, path)
-    forbid_repacking(model)
-    if freeze is not None:
-        freeze_weights(model, freeze)
-    if peft is not None:
-        model = add_adapter(model, peft, seed, "SEQ_CLS", new)
-    return model.train()
+    return made_trainable(model, peft, freeze, seed, "SEQ_CLS", new).train()
 
 
 def load_classifier(path: str | Path, precision: Precision = "fp32") -> PreTrainedModel:

@@ -21,7 +21,8 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from alignment.core.config import Precision
 from alignment.core.errors import ModelError
-from alignment.models.load import DTYPES, from_pretrained, read_config
+from alignment.models.load import from_pretrained, read_config
+from alignment.models.precision import DTYPES
 
 Pooling = Literal["last", "mean"]
 NORMALISATION_FILE = "reward_normalisation.json"

@@ -13,9 +13,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_L
 
 from alignment.core.config import Precision
 from alignment.core.errors import ModelError
-from alignment.models.adapters import add_adapter, freeze_weights
 from alignment.models.config import FreezeConfig, PeftConfig, QuantizationConfig
-from alignment.models.load import DTYPES, bitsandbytes, forbid_repacking, from_pretrained, read_config
+from alignment.models.load import from_pretrained, made_trainable, read_config
+from alignment.models.precision import held_as
 
 IGNORED = -100
 
@@ -33,16 +33,8 @@ def load_seq2seq(
     if config.model_type not in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
         what = f"a model of type {config.model_type!r} is no encoder-decoder"
         raise ModelError(str(path), what, "T5, BART or the like", "use a stage of kind sft, or another model")
-    options: dict[str, Any] = {"dtype": DTYPES[quantization.rest if quantization else precision], "config": config}
-    if quantization is not None:
-        options |= {"quantization_config": bitsandbytes(quantization, DTYPES[precision])}
-    model = from_pretrained(AutoModelForSeq2SeqLM, path, **options)
-    forbid_repacking(model)
-    if freeze is not None:
-        freeze_weights(model, freeze)
-    if peft is not None:
-        model = add_adapter(model, peft, seed, "SEQ_2_SEQ_LM")
-    return model.train()
+    model = from_pretrained(AutoModelForSeq2SeqLM, path, config=config, **held_as(precision, quantization))
+    return made_trainable(model, peft, freeze, seed, "SEQ_2_SEQ_LM").train()
 
 
 def collate(

@@ -136,6 +136,20 @@ class LengthGrouped(torch.utils.data.Sampler[int]):
         yield from grouped[full * self._batch_size :]
 
 
+class Ordered:
+    """A Hugging Face trainer whose rows come in the order of its `sampler`; without one, shuffled by transformers."""
+
+    sampler: torch.utils.data.Sampler[int] | None = None
+
+    def group_by_length(self, lengths: Sequence[int]) -> None:
+        self.sampler = LengthGrouped(lengths, self.args.train_batch_size, self.args.seed)  # type: ignore[attr-defined]
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        if self.sampler is not None:
+            return self.sampler
+        return super()._get_train_sampler(train_dataset)  # type: ignore[misc]
+
+
 def _metric_name(key: str) -> str:
     """transformers' `eval_loss` and `loss` as `validation/loss` and `train/loss`; what a rollout says keeps its name."""
     if key.startswith("rollout/"):

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from alignment.core.artifact import Artifact
 from alignment.core.context import Context
 from alignment.core.errors import ModelError
-from alignment.models.load import DTYPES, load_causal_lm, turn_dropout_off
+from alignment.models.load import load_causal_lm, turn_dropout_off
+from alignment.models.precision import DTYPES
 from alignment.models.reward_model import NORMALISATION_FILE, Normalisation, draw_head, load_reward_model
 from alignment.parallel import World
 from alignment.ppo.adapters import CRITIC, POLICY, REFERENCE, add_like, weights_of

@@ -19,7 +19,7 @@ from alignment.core.context import Context
 from alignment.data.rows import Row, load_rows
 from alignment.memory.announce import announce_memory
 from alignment.models.load import context_length, load_to_read, load_tokenizer, parameter_counts
-from alignment.models.training import LengthGrouped, find_checkpoint, report_callback, trainer_arguments
+from alignment.models.training import Ordered, find_checkpoint, report_callback, trainer_arguments
 from alignment.preference.config import DPOConfig, KTOConfig, PreferenceTraining
 from alignment.preference.rows import collate_answers, collate_pairs, encoded_answers, encoded_pairs
 from alignment.tuning import carry_out, load_for_tuning, of_model_left
@@ -69,7 +69,9 @@ def _run(
         processing_class=tokenizer,
         callbacks=[report],
     )
-    memory = announce_memory(config, inputs["model"].path, max(_lengths(tables["data"])), context)
+    lengths = _lengths(tables["data"])
+    trainer.group_by_length(lengths)
+    memory = announce_memory(config, inputs["model"].path, max(lengths), context)
     trainer.anchor = weight_anchor(config, model, tokenizer, limit, inputs, context)
     tuned = carry_out(trainer, config, context, tokenizer, checkpoint)
     found = trainer.evaluate() if "validation" in tables and tuned.trained else {}
@@ -104,14 +106,11 @@ def _lengths(table: Any) -> list[int]:
     return [max(map(len, row)) for row in zip(*columns, strict=True)]
 
 
-class _OwnRows(Anchored):
-    """A trl trainer that takes rows as they come, in an order that a resumed run repeats, and counts the tokens."""
+class _OwnRows(Ordered, Anchored):
+    """A trl trainer that takes rows as they come, and counts the tokens."""
 
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
         return dataset
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        return LengthGrouped(_lengths(self.train_dataset), self.args.train_batch_size, self.args.seed)  # type: ignore[attr-defined]
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **options: Any) -> Any:
         if model.training:

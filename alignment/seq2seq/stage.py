@@ -20,23 +20,16 @@ from alignment.memory.announce import announce_memory
 from alignment.models.encoding import listed, require_short
 from alignment.models.load import load_tokenizer, parameter_counts, token_limit
 from alignment.models.seq2seq import collate, greedy_answers, load_seq2seq, token_losses
-from alignment.models.training import LengthGrouped, ReportCallback, find_checkpoint, report_callback
+from alignment.models.training import Ordered, ReportCallback, find_checkpoint, report_callback
 from alignment.seq2seq.config import Seq2SeqConfig
 from alignment.seq2seq.figures import answer_figures
-from alignment.tuning import carry_out, early_stopping, supervised_arguments
+from alignment.tuning import carry_out, early_stopping, how_to_load, supervised_arguments
 
 
 def run(config: Seq2SeqConfig, inputs: Mapping[str, Artifact], context: Context) -> dict[str, Any]:
     started = time.time()
     tokenizer: Any = load_tokenizer(inputs["model"].path)
-    model = load_seq2seq(
-        inputs["model"].path,
-        precision=config.precision if config.peft else "fp32",
-        peft=config.peft,
-        quantization=config.quantization,
-        freeze=config.freeze,
-        seed=context.seed_for("adapter"),
-    )
+    model = load_seq2seq(inputs["model"].path, **how_to_load(config, context.seed_for("adapter")))
     train = _table(config, config.data, "data", model, tokenizer, inputs)
     validation = (
         _table(config, config.validation, "validation", model, tokenizer, inputs) if config.validation else None
@@ -62,11 +55,10 @@ def run(config: Seq2SeqConfig, inputs: Mapping[str, Artifact], context: Context)
     }
 
 
-class _Trainer(Seq2SeqTrainer):
-    """Seq2SeqTrainer that counts the tokens it trains on and takes rows in an order that a resumed run repeats."""
+class _Trainer(Ordered, Seq2SeqTrainer):
+    """Seq2SeqTrainer that counts the tokens it trains on."""
 
     report: ReportCallback
-    group_by_length: bool
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -74,12 +66,6 @@ class _Trainer(Seq2SeqTrainer):
         if model.training:
             self.report.tokens += float(num_items_in_batch) / self.current_gradient_accumulation_steps
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        if not self.group_by_length:
-            return super()._get_train_sampler(train_dataset)
-        lengths = [len(ids) for ids in self.train_dataset["prompt"]]  # type: ignore[index]
-        return LengthGrouped(lengths, self.args.train_batch_size, self.args.seed)
 
 
 def _trainer(
@@ -107,7 +93,9 @@ def _trainer(
         compute_loss_func=mean_token_loss,
         callbacks=[report, *early_stopping(config)],
     )
-    trainer.report, trainer.group_by_length = report, config.group_by_length
+    trainer.report = report
+    if config.group_by_length:
+        trainer.group_by_length(list(map(len, train["prompt"])))
     return trainer
 
 

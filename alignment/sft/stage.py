@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import datasets
-from torch.utils.data import Sampler, SequentialSampler
+from torch.utils.data import SequentialSampler
 from trl.trainer.sft_config import SFTConfig as TrlSFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
@@ -16,7 +16,7 @@ from alignment.core.artifact import Artifact
 from alignment.core.context import Context
 from alignment.memory.announce import announce_memory
 from alignment.models.load import context_length, load_tokenizer, parameter_counts
-from alignment.models.training import LengthGrouped, ReportCallback, find_checkpoint, report_callback
+from alignment.models.training import Ordered, ReportCallback, find_checkpoint, report_callback
 from alignment.sft.config import SFTConfig
 from alignment.sft.curriculum import ordered
 from alignment.sft.rows import Reader, Rows, sequences
@@ -39,7 +39,10 @@ def run(config: SFTConfig, inputs: Mapping[str, Artifact], context: Context) -> 
     checkpoint = find_checkpoint(context)
     report = report_callback(context, checkpoint)
     trainer = _trainer(config, context, model, tokenizer, train, validation, length, report)
-    trainer.sampler = _sampler(config, rows, trainer)
+    if config.order is not None:
+        trainer.sampler = SequentialSampler(rows.lengths)
+    elif config.group_by_length and not config.packing:
+        trainer.group_by_length(rows.lengths.tolist())
     longest = limit if config.packing else int(rows.lengths.max())
     memory = announce_memory(config, inputs["model"].path, longest, context)
     trainer.anchor = weight_anchor(config, model, tokenizer, limit, inputs, context)
@@ -64,11 +67,10 @@ def run(config: SFTConfig, inputs: Mapping[str, Artifact], context: Context) -> 
     }
 
 
-class _Trainer(Anchored, SFTTrainer):
-    """SFTTrainer that counts the tokens it trains on, takes rows in an order that a resumed run repeats, and can be anchored."""
+class _Trainer(Ordered, Anchored, SFTTrainer):
+    """SFTTrainer that counts the tokens it trains on, and can be anchored to old behaviour."""
 
     report: ReportCallback
-    sampler: Sampler[int] | None
     kl_anchor: KlAnchor | None = None
 
     def compute_loss(
@@ -84,9 +86,6 @@ class _Trainer(Anchored, SFTTrainer):
     def held(self) -> dict[str, float]:
         """How far the anchor has let the model go."""
         return super().held() | ({"anchor_kl": self.kl_anchor.divergence} if self.kl_anchor else {})
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        return self.sampler or super()._get_train_sampler(train_dataset)
 
 
 def _trainer(
@@ -111,15 +110,6 @@ def _trainer(
     )
     trainer.report = report
     return trainer
-
-
-def _sampler(config: SFTConfig, rows: Rows, trainer: _Trainer) -> Sampler[int] | None:
-    """None = shuffled."""
-    if config.order is not None:
-        return SequentialSampler(rows.lengths)
-    if config.packing or not config.group_by_length:
-        return None
-    return LengthGrouped(rows.lengths.tolist(), trainer.args.train_batch_size, trainer.args.seed)
 
 
 def _length(config: SFTConfig, rows: Rows, count: int, inputs: Mapping[str, Artifact]) -> dict[str, Any]:

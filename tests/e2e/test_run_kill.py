@@ -17,10 +17,13 @@ TINY = Path(__file__).with_name("tiny.yaml")
 
 def start(folder):
     log = (folder / "out.txt").open("w")
-    process = subprocess.Popen(
-        [ALIGN, "run", TINY, "--store", folder / "runs"], stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+    return subprocess.Popen(
+        [ALIGN, "run", TINY, "--store", folder / "runs"],
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells let background jobs ignore Ctrl-C
     )
-    return process
 
 
 def wait_for_a_cell(process, folder, timeout=120):

@@ -7,6 +7,7 @@ After raising a version in recipes/stages.py, write the record anew: `make stage
 import ast
 import hashlib
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,7 @@ def is_text(node):
     return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
+@cache
 def current():
     found = {
         kind: {"version": spec.version, "sources": sources_digest(spec.sources)}
