@@ -15,9 +15,9 @@ def claims(rows: Sequence[Numbered]) -> list[Finding]:
 
 
 def _one_label(rows: Sequence[Numbered]) -> list[Finding]:
-    """Of answers that are called good or bad (KTO)."""
-    labels = {str(row["label"]) for _, row in rows if "label" in row and "completion" in row}
-    advice = "KTO learns from good and bad answers: add rows with the other label"
+    """Of answers that are called good or bad (KTO), or of texts."""
+    labels = {str(row["label"]) for _, row in rows if "label" in row and ("completion" in row or "text" in row)}
+    advice = "KTO learns from good and bad answers, a classifier from texts of each class: add rows with another label"
     return [Finding("one label only", "error", (), advice)] if len(labels) == 1 else []
 
 
