@@ -74,6 +74,11 @@ def chosen(task: LocalTask, documents: Sequence[Row]) -> tuple[list[Row], list[R
     return asked, rest
 
 
+def columns_of(template: str) -> list[str]:
+    """The columns that a template is filled from."""
+    return _COLUMN.findall(template)
+
+
 def normalise(text: str, task: ExactTask) -> str | None:
     """What of a text is compared: its extract, case, punctuation and white space as the task says. None: nothing to extract."""
     if task.extract is not None:

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from alignment.core.errors import RecipeError
+from alignment.data.formats import AS_THEY_ARE
 from alignment.data.inspection import RUN
+from alignment.data.rows import load_rows
 from eval.catalogue import find_tasks
-from eval.config import ROLES, EvaluateConfig
+from eval.config import ROLES, EvaluateConfig, Task
 from eval.harness import quiet
+from eval.local_rows import columns_of
 from eval.task_config import base_name
 from recipes.references import references
 from recipes.schema import load_recipe
@@ -36,6 +39,7 @@ def task_texts(recipe: str) -> TaskTexts:
     with quiet():
         measured = find_tasks(config, {}) if wanted else []
         texts = [text for each in measured for text in _items(each.task)]
+    texts += [text for task in own.values() for text in _columns(task)]
     return TaskTexts(texts, dict.fromkeys(sorted(made), "a stage makes its rows"))
 
 
@@ -49,6 +53,15 @@ def _items(task: Any) -> Iterator[str]:
         yield from (text for text in _texts(doc) if len(text.split()) >= RUN)
         if isinstance(doc, dict):  # a short text counts where it is a column of its own: choices are listed
             yield from (value for value in doc.values() if isinstance(value, str) and " " in value.strip())
+
+
+def _columns(task: Task) -> Iterator[str]:
+    """What the prompt of a task of local rows is filled from: a short text is not found amid the words of its template."""
+    named = columns_of(getattr(task, "prompt", ""))
+    if not named:
+        return
+    for row in load_rows(task.data.model_copy(update={"format": AS_THEY_ARE}), None, where="--tasks-of"):
+        yield from (text for name in named if isinstance(text := row.get(name), str) and " " in text.strip())
 
 
 def _texts(value: Any) -> Iterator[str]:

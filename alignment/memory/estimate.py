@@ -20,6 +20,7 @@ _FP32, _BF16 = 4, 2
 _BYTES: dict[str, int] = {"fp32": _FP32, "bf16": _BF16}
 _NF4 = 4.127 / 8  # bytes a weight, with its doubly quantised scales (Dettmers et al. 2023, section 3)
 _LIBRARIES = 45 * 2**20  # kernels, threads and buffers of a first step on a CPU, whatever the model
+_BF16_KERNELS = 150 * 2**20  # that a CPU compiles for each width of a batch
 _FREED = 1.25  # of activations: batches differ in width, and what one has freed does not always fit the next
 _FREED_INSIDE = (
     1.5  # the same where every adapted layer makes and frees three outputs more; both as benchmarks/memory finds them
@@ -127,7 +128,7 @@ def estimate(training: Training) -> Memory:
         "references": shape.parameters * _FP32 * training.references,
         "anchor": trained * _FP32 * training.anchors,
         "engine": _engine(training),
-        "libraries": _LIBRARIES,
+        "libraries": _LIBRARIES + _BF16_KERNELS * (training.precision == "bf16"),
     }
     merging = shape.parameters * _FP32 if peft is not None and peft.merges else 0
     return Memory(trained, shape.parameters + added, {name: size for name, size in parts.items() if size}, merging)

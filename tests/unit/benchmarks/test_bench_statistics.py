@@ -94,7 +94,9 @@ def test_coverage_counts_intervals_that_hold_the_truth(monkeypatch):
 )
 def test_rates_are_of_the_order_that_they_should_be(kind, low, high):
     world = World(300, tasks=1 if kind in ("retained", "power") else 3)
-    found = measure(Cell(kind, "any", world, (0, 1), simulations=120, few=2), with_peer=False)  # few: of slow competitors
+    found = measure(
+        Cell(kind, "any", world, (0, 1), simulations=120, few=2), with_peer=False
+    )  # few: of slow competitors
     assert low <= found["ours"]["rate"] <= high
     if kind == "power":
         assert found["ours"]["drop"] == pytest.approx(0.1, abs=0.05)

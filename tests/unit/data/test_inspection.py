@@ -322,7 +322,8 @@ def test_places_that_cannot_be_written_and_sources_without_a_name_are_told(run, 
     assert isinstance(run("check", "hub:").exception, RecipeError)
 
 
-def test_short_items_of_a_task_are_found_too(run, tmp_path):
+@pytest.mark.parametrize("text", ['text: "{sentence}"', ""], ids=["for classifiers too", "for language models alone"])
+def test_short_items_of_a_task_are_found_too(run, tmp_path, text):
     items = [{"sentence": text, "label": n % 2} for n, text in enumerate(["a fine film", "dull .", "bad"])]
     write_rows(items, tmp_path / "items.jsonl")
     write_rows([{"text": item["sentence"]} for item in items], tmp_path / "rows.jsonl")
@@ -338,7 +339,7 @@ evaluation:
       metric: labels
       data: {{path: "{tmp_path}/items.jsonl"}}
       prompt: "Review: {{sentence}} Sentiment:"
-      text: "{{sentence}}"
+      {text}
       labels: [bad, good]
 """
     )
