@@ -22,7 +22,13 @@ from alignment.models.adapters import add_adapter, freeze_weights
 from alignment.models.attached import has_attached, load_attached, positions_taken, save_attached
 from alignment.models.config import FreezeConfig, PeftConfig, QuantizationConfig
 from alignment.models.layout import ADAPTER_FOLDER, base_of, is_attached, positions_taken_in
-from alignment.models.precision import forbid_repacking, held_as, let_go_of_file
+from alignment.models.precision import (
+    forbid_repacking,
+    held_as,
+    let_go_of_file,
+    linear_layers_plain,
+    require_few_bits,
+)
 
 _logger = logging.getLogger(__name__)
 transformers_logging.disable_progress_bar()  # a bar per loaded or saved file would flood a cell's log
@@ -95,6 +101,7 @@ def made_trainable(
 ) -> Any:
     """A loaded model as it is trained: some of its weights frozen, or all under a fresh adapter (task and heads as there)."""
     if getattr(model, "hf_quantizer", None) is not None:
+        require_few_bits(model)
         forbid_repacking(model)
         let_go_of_file(model)
     if freeze is not None:
@@ -200,8 +207,10 @@ def read_causal_config(path: str | Path) -> Any:
 
 def from_pretrained(auto_class: Any, path: str | Path, **options: Any) -> Any:
     """`auto_class.from_pretrained` on local safetensors only. Raises ModelError if they are missing or broken."""
+    layers = linear_layers_plain() if "quantization_config" in options else contextlib.nullcontext()
     try:
-        return auto_class.from_pretrained(path, use_safetensors=True, trust_remote_code=False, **options)
+        with layers:
+            return auto_class.from_pretrained(path, use_safetensors=True, trust_remote_code=False, **options)
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(
             str(path),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from alignment.core.config import Precision
+from alignment.core.errors import ModelError
 from alignment.models.config import QuantizationConfig
 
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -22,6 +24,39 @@ def held_as(precision: Precision, quantization: QuantizationConfig | None, keep:
         "dtype": DTYPES[quantization.rest],
         "quantization_config": _bitsandbytes(quantization, DTYPES[precision], keep),
     }
+
+
+@contextmanager
+def linear_layers_plain() -> Iterator[None]:
+    """transformers puts layers of few bits in the place of `nn.Linear` itself only, and leaves Falcon's own kind of it, which computes
+    the same, as it is: without an error."""
+    from transformers.models.falcon import modeling_falcon as falcon
+
+    own = falcon.FalconLinear
+    falcon.FalconLinear = torch.nn.Linear  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        falcon.FalconLinear = own
+
+
+def require_few_bits(model: Any) -> None:
+    """Raises ModelError where more weights than not stayed as they were, embeddings and output head aside: transformers says nothing."""
+    aside = {
+        id(getattr(part, "weight", None)) for part in (model.get_input_embeddings(), model.get_output_embeddings())
+    }
+    few = whole = 0
+    for parameter in model.parameters():
+        if not parameter.dtype.is_floating_point:
+            state = getattr(parameter, "quant_state", None)
+            few += state.shape.numel() if state is not None else parameter.numel()
+        elif parameter.dim() > 1 and id(parameter) not in aside:
+            whole += parameter.numel()
+    if whole > few:
+        what = f"{whole:,} of {whole + few:,} weights cannot be held in few bits: their layers are no plain linear ones"
+        raise ModelError(
+            str(model.name_or_path), what, "a model of linear layers", "drop quantization, or use another model"
+        )
 
 
 def forbid_repacking(model: torch.nn.Module) -> None:

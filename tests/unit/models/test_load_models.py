@@ -4,7 +4,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, ViTConfig
+from small_models import save_small
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    MixtralConfig,
+    MixtralForCausalLM,
+    ViTConfig,
+)
+from transformers.pytorch_utils import Conv1D
 
 from alignment.core.errors import ModelError
 from alignment.models.config import PeftConfig, QuantizationConfig
@@ -264,3 +274,25 @@ def test_the_most_tokens_of_a_text():
     assert limit(514, 512, None) == limit(514, 512, 600) == 512  # RoBERTa
     assert limit(None, 512, None) == 512 and limit(None, 512, 1024) == 1024  # T5
     assert limit(1024, 10**30, None) == 1024 and limit(1024, 10**30, 128) == 128
+
+
+@pytest.mark.parametrize("kind", ["falcon", "gpt2", "opt", "gpt_neox", "qwen2"])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_every_linear_layer_of_a_block_is_held_in_few_bits(kind, bits, tmp_path):
+    folder = save_small(kind, tmp_path / kind, ["cow", "dog"])
+    model = load_causal_lm(folder, quantization=QuantizationConfig(bits=bits))
+    linear = {name: part for name, part in model.named_modules() if isinstance(part, (torch.nn.Linear, Conv1D))}
+    assert [name for name, part in linear.items() if "bitsandbytes" not in type(part).__module__] == [
+        "embed_out" if "embed_out" in linear else "lm_head"
+    ]
+    assert any(part.weight.dtype in (torch.uint8, torch.int8) for part in linear.values())
+    if kind == "falcon":  # elsewhere its own kind of layer stays
+        assert type(load_causal_lm(folder).transformer.h[0].mlp.dense_h_to_4h).__name__ == "FalconLinear"
+
+
+def test_a_model_whose_layers_cannot_be_held_in_few_bits_is_refused(tmp_path):
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_local_experts": 4}
+    config = MixtralConfig(vocab_size=32, num_attention_heads=2, num_key_value_heads=2, **sizes)
+    MixtralForCausalLM(config).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"24,\d+ of 28,\d+ weights cannot be held in few bits"):
+        load_causal_lm(tmp_path, peft=PeftConfig(r=2), quantization=QuantizationConfig(bits=4))
