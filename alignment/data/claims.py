@@ -15,10 +15,13 @@ def claims(rows: Sequence[Numbered]) -> list[Finding]:
 
 
 def _one_label(rows: Sequence[Numbered]) -> list[Finding]:
-    """Of answers that are called good or bad (KTO), or of texts."""
-    labels = {str(row["label"]) for _, row in rows if "label" in row and ("completion" in row or "text" in row)}
-    advice = "KTO learns from good and bad answers, a classifier from texts of each class: add rows with another label"
-    return [Finding("one label only", "error", (), advice)] if len(labels) == 1 else []
+    """Of answers that are called good or bad (KTO), or of texts (a classifier)."""
+    advice = {
+        "completion": "KTO learns from good and bad answers: add rows with the other label",
+        "text": "a classifier learns to tell labels apart: add rows with another label",
+    }
+    labels = {field: {str(row["label"]) for _, row in rows if "label" in row and field in row} for field in advice}
+    return [Finding("one label only", "error", (), advice[field]) for field in advice if len(labels[field]) == 1]
 
 
 def _spellings(rows: Sequence[Numbered]) -> list[Finding]:
@@ -31,7 +34,7 @@ def _spellings(rows: Sequence[Numbered]) -> list[Finding]:
     rare = [places for spelled in several for places in sorted(spelled.values(), key=len)[:-1]]
     lines = tuple(number for numbers in rare for number in numbers)
     examples = tuple(" and ".join(map(repr, sorted(spelled))) for spelled in several[:3])
-    advice = "each is a class of its own: name them alike by `values` in the recipe"
+    advice = "each is a class of its own: spell them alike in the file"
     return [Finding("labels spelled in several ways", "warning", lines, advice, examples)] if lines else []
 
 

@@ -345,3 +345,9 @@ evaluation:
     )
     told = json.loads(run("check", tmp_path / "rows.jsonl", "--tasks-of", tmp_path / "recipe.yaml", "--json").output)
     assert next(each["lines"] for each in told["findings"] if each["kind"] == "overlap") == [1, 2]
+
+
+def test_texts_of_one_label_teach_a_classifier_nothing():
+    rows = [{"text": f"text {n}", "label": "no"} for n in range(3)]
+    assert found(rows, "labelled texts")["one label only"].severity == "error"
+    assert "one label only" not in found([*rows, {"text": "other", "label": "yes"}], "labelled texts")
