@@ -39,7 +39,10 @@ class ClassifierLM(LM):
             if set(measured.labels) != set(self._number):
                 what = f"its labels are {', '.join(self._number)}, those of task {measured.name!r} {', '.join(measured.labels)}"
                 raise ModelError(
-                    str(path), what, "the same names", "correct the task's `labels`, or name them by `values`"
+                    str(path),
+                    what,
+                    "the same names",
+                    "correct the task's `labels`, or those of the rows (numbers are named by `values`)",
                 )
 
     def start(self, task: str, chat: bool) -> None:

@@ -28,12 +28,15 @@ def check_labels(recipe: Recipe, data: Sequence[CheckedData]) -> None:
         if unknown := known.get(where, labels) - labels:
             what = f"labels that no training row has: {_listed(unknown)}"
             raise DataError(
-                where, what, _listed(labels), "use rows with the same labels, or name them alike by `values`"
+                where,
+                what,
+                _listed(labels),
+                "use rows with the same labels, spelled alike; numbers are named by `values`",
             )
         for task, of_task in _tasks(recipe, name):
             if of_task != labels:
                 what = f"its labels are {_listed(of_task)}, those that stage {name!r} learns {_listed(labels)}"
-                remedy = "correct the task's `labels`, or name those of the rows by `values`"
+                remedy = "correct the task's `labels`, or those of the rows (numbers are named by `values`)"
                 raise RecipeError(f"evaluation.tasks.{task}.labels", what, "the same names", remedy)
 
 

@@ -67,7 +67,7 @@ def named(row: Row, values: Mapping[str, Sequence[str]]) -> Row:
     """values: {column: what its numbers stand for, from 0 on}. Raises ValueError for a number that stands for nothing."""
     found = dict(row)
     for column, names in values.items():
-        number = str(_whole_number(row.get(column))).strip()
+        number = _number(row.get(column))
         if not number.isdecimal() or int(number) >= len(names):
             raise ValueError(f"{column} is {row.get(column)!r}, not a number from 0 to {len(names) - 1}")
         found[column] = names[int(number)]
@@ -77,6 +77,11 @@ def named(row: Row, values: Mapping[str, Sequence[str]]) -> Row:
 def _whole_number(value: Any) -> Any:
     """1 for the 1.0 that tables with gaps make of it."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _number(value: Any) -> str:
+    """A whole number as it may stand in a file; true and false are 1 and 0."""
+    return str(int(value) if isinstance(value, bool) else _whole_number(value)).strip()
 
 
 def written(row: Row, template: Mapping[str, str]) -> Row:

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 from alignment.data.claims import claims
 from alignment.data.finding import Finding, Numbered, Place, Severity
@@ -18,7 +18,15 @@ _FEW = {"preferences": 1000, "transcripts": 1000, "message pairs": 1000, "two an
 _FEW_DEMONSTRATIONS = 200
 _PERMUTATIONS, _SIMILAR, _SHINGLE = 64, 0.8, 5
 RUN = 13  # words in a row that two texts do not share by chance
-_OWN = (("prompt", "chosen", "rejected"), ("prompt", "completion"), ("messages",), ("text",), ("prompt",))
+_OWN = (
+    ("prompt", "chosen", "rejected"),
+    ("prompt", "completion", "label"),
+    ("prompt", "completion"),
+    ("messages",),
+    ("text", "label"),
+    ("text",),
+    ("prompt",),
+)
 
 
 @dataclass(frozen=True)
@@ -150,14 +158,21 @@ def nothing_to_learn(row: Row) -> bool:
 
 def _blank(rows: Sequence[Numbered]) -> list[Finding]:
     lines = tuple(number for number, row in rows if blank_field(row))
-    advice = "they teach to stop at once: `align data clean` leaves them out"
+    advice = "they teach nothing, or to stop at once: `align data clean` leaves them out"
     return [Finding("texts of white space only", "warning", lines, advice)] if lines else []
 
 
 def blank_field(row: Row) -> str | None:
     """The field to be learned from, if one holds white space only."""
-    texts = {name: row.get(name) for name in ("completion", "chosen", "rejected", "text")}
-    return next((name for name, text in texts.items() if isinstance(text, str) and text and not text.strip()), None)
+    fields = ("completion", "chosen", "rejected", "text", "messages")
+    return next((name for name in fields if (texts := _learned(row.get(name))) and not "".join(texts).strip()), None)
+
+
+def _learned(value: Any) -> list[str]:
+    """The texts of a field that are not empty; of messages, the assistant's."""
+    if isinstance(value, list):
+        value = [turn for turn in value if isinstance(turn, dict) and turn.get("role") == "assistant"]
+    return [text for text in said(value) if text]
 
 
 def _role_problem(roles: Sequence[str]) -> str | None:

@@ -188,9 +188,14 @@ def _held(training: Training) -> int:
     shape, few = training.shape, training.quantization
     if few is None:
         return shape.parameters * (_BYTES[training.precision] if training.peft is not None else _FP32)
-    linear = sum(map(prod, shape.linear.values()))
+    linear = sum(prod(size) for name, size in shape.linear.items() if not _stays_whole(name, shape.family))
     rest = (shape.parameters - linear) * _BYTES[few.rest]
     return round(linear * (_NF4 if few.bits == 4 else 1)) + rest
+
+
+def _stays_whole(name: str, family: str) -> bool:
+    """T5's second feed-forward layer, which transformers never holds in few bits."""
+    return family.startswith(("t5", "mt5")) and name.endswith(".wo")
 
 
 def _engine(training: Training) -> int:

@@ -179,6 +179,9 @@ def test_a_label_that_a_table_with_gaps_made_a_float_is_a_whole_number(tmp_path)
     assert [row["label"] for row in load_rows(DataRef(path=str(path)), fields=("text", "label"))] == [0, "pos", 1]
     write_rows([{"text": "x", "label": 1.0}], path)
     assert load_rows(DataRef(path=str(path), values={"label": ["bad", "good"]}))[0]["label"] == "good"
+    path.write_text('{"text": "a", "label": true}\n{"text": "b", "label": false}\n')
+    rows = load_rows(DataRef(path=str(path), values={"label": ["bad", "good"]}))
+    assert [row["label"] for row in rows] == ["good", "bad"]
     write_rows([{"text": "x", "label": 0.5}], path)
     with pytest.raises(DataError, match="field 'label' is float"):
         load_rows(DataRef(path=str(path)), fields=("text", "label"))

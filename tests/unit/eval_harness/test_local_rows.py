@@ -14,7 +14,7 @@ from alignment.core.config import DataRef
 from alignment.core.errors import DataError, RecipeError
 from eval.config import Task
 from eval.local_rows import chosen, normalise, read_documents
-from eval.task_config import ChoicesTask, ExactTask, LastWordTask, PairsTask, Variant, split_variant
+from eval.task_config import ChoicesTask, ExactTask, LabelsTask, LastWordTask, PairsTask, Variant, split_variant
 
 
 def write(tmp_path, rows, name="rows.jsonl"):
@@ -180,3 +180,11 @@ def test_variants_are_read_off_a_task_s_name():
     for twice in ("x@chat@plain", "x@1shot@2shot"):
         with pytest.raises(RecipeError, match="asks for two"):
             split_variant(twice)
+
+
+@pytest.mark.parametrize(("labels", "gold"), [(["no", "yes"], [1, 0]), (["True", "False"], [0, 1])])
+def test_true_and_false_are_labels(tmp_path, labels, gold):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "a", "label": true}\n{"text": "b", "label": false}\n')
+    task = LabelsTask(metric="labels", data=DataRef(path=str(path)), prompt="{text}", labels=labels)
+    assert [row["gold"] for row in read_documents(task, task.data, None, "task").rows] == gold
