@@ -157,7 +157,11 @@ def _to_recipe_error(model: type[BaseModel], problem: Any, where: str, more: int
         return RecipeError(place, f"missing{suffix}", "a value: this key has no default", f"add `{location[-1]}: ...`")
     message = problem["msg"].removeprefix("Value error, ")
     shown = f": got {_short(given)}" if isinstance(given, str | int | float | bool | None) else ""
-    return RecipeError(place, f"not valid{shown}{suffix}", message, "correct the value")
+    unquoted = problem["type"] == "string_type" and isinstance(
+        given, int | float
+    )  # YAML reads yes and no as true and false
+    remedy = "write it in quotes" if unquoted else "correct the value"
+    return RecipeError(place, f"not valid{shown}{suffix}", message, remedy)
 
 
 def _short(value: object) -> str:

@@ -68,6 +68,7 @@ CASES = {
     "unknown key": ({"stages.sft.learning_rat": 1}, "stages.sft.learning_rat: unknown key", "did you mean learning_rate?"),
     "unknown key on top": ({"seedz": [1]}, "recipe.yaml: seedz: unknown key", "did you mean seeds?"),
     "wrong type": ({"stages.sft.steps": "many"}, "stages.sft.steps: not valid: got 'many'", "integer"),
+    "unquoted text": ({"question": True}, "question: not valid: got True", "write it in quotes"),
     "value out of range": ({"stages.sft.steps": 0}, "stages.sft.steps: not valid: got 0", "greater than 0"),
     "missing key": ({"stages.sft": {"kind": "sft", "steps": 3, "data": {"lab": "demonstrations"}}}, "stages.sft.model: missing", "model:"),
     "no kind": ({"stages.sft": {"steps": 3}}, "stages.sft: has no kind", "one of pretrained, pretrain, sft"),
