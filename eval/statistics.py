@@ -1,8 +1,8 @@
 """Intervals and tests for paired differences between two models.
 
 The table `differences[S, n]` holds new minus reference for every seed `S` and item `n`; the same items are asked of
-every seed, so seeds and items are **crossed** random effects. scipy and statsmodels give the distributions, the exact
-tests and the corrections for many tests; only what they lack is written here: the crossed two-way interval. Ratios and
+every seed, so seeds and items are **crossed** random effects. scipy gives the distributions
+and the exact tests; only what it lacks is written here: the crossed two-way interval, and corrections for many tests. Ratios and
 curves are resampled (`eval/bootstrap.py`); 0/1 scores before and after are counted in `eval/transitions.py`.
 
 Signs: an `Estimate` is always of the raw difference. Verdicts are taken on the *gain*, which is the difference where
@@ -239,7 +239,14 @@ def widen_if_unchanged(estimate: Estimate) -> Estimate:
 
 
 def adjust(p_values: Sequence[float], method: Literal["holm", "fdr_bh"]) -> list[float]:
-    """Holm for declared tasks, Benjamini-Hochberg for exploratory ones."""
-    from statsmodels.stats.multitest import multipletests
-
-    return np.asarray(multipletests(list(p_values), method=method)[1], float).tolist() if len(p_values) else []
+    """Holm for declared tasks, Benjamini-Hochberg for exploratory ones. Not through statsmodels, which collects Python's garbage at
+    each call: a tenth of a second, or half of one beside vLLM."""
+    values = np.asarray(p_values, float)
+    order, count = np.argsort(values), len(values)
+    if method == "holm":
+        sorted_up = np.maximum.accumulate(values[order] * np.arange(count, 0, -1))
+    else:
+        sorted_up = np.minimum.accumulate((values[order] * count / np.arange(1, count + 1))[::-1])[::-1]
+    adjusted = np.empty(count)
+    adjusted[order] = sorted_up.clip(max=1)
+    return adjusted.tolist()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,3 +54,11 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(0)
         LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _what_earlier_modules_left_is_not_searched_again() -> Iterator[None]:
+    """vLLM and its like leave millions of objects: every later collection would walk through them all."""
+    yield
+    gc.collect()
+    gc.freeze()

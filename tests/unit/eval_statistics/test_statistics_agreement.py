@@ -6,9 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.formula.api import ols
 from statsmodels.stats.contingency_tables import mcnemar as sm_mcnemar
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import ttost_paired
@@ -103,6 +106,12 @@ def test_holm_is_the_closure_of_bonferroni():
 
 BENJAMINI_HOCHBERG = [0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344, 0.0459, 0.3240, 0.4262, 0.5719,
                       0.6528, 0.7590, 1.0]  # fmt: skip
+
+
+@given(st.lists(st.floats(0, 1), max_size=30), st.sampled_from(["holm", "fdr_bh"]))
+def test_corrections_are_those_of_statsmodels(p_values, method):
+    expected = multipletests(p_values, method=method)[1] if p_values else []
+    assert statistics.adjust(p_values, method) == [same(p) for p in expected]
 
 
 def test_benjamini_hochberg_on_their_own_example():
