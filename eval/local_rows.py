@@ -127,9 +127,8 @@ def _labels(task: LabelsTask, row: Row) -> Row:
 def _place(answer: Any, choices: Sequence[str], task: ChoicesTask | LabelsTask) -> int:
     """Where the right choice stands. An answer that could be read in two ways, such as "1", is refused."""
     readings: dict[str, int] = {}
-    if isinstance(answer, bool) and isinstance(
-        task, LabelsTask
-    ):  # the text, where that is a label; else the second is true
+    if isinstance(answer, bool) and isinstance(task, LabelsTask):
+        # the text, where that is a label; else the second label is true
         answer = str(answer) if str(answer) in choices else int(answer)
     whole = answer if type(answer) is int else int(answer) if isinstance(answer, str) and answer.isdecimal() else None
     if whole is not None:

@@ -58,7 +58,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True, scope="module")
 def _what_earlier_modules_left_is_not_searched_again() -> Iterator[None]:
-    """vLLM and its like leave millions of objects: every later collection would walk through them all."""
+    """vLLM and its like leave a great many objects: every later collection would walk through them all."""
     yield
     gc.collect()
     gc.freeze()

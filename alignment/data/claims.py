@@ -31,7 +31,7 @@ def _spellings(rows: Sequence[Numbered]) -> list[Finding]:
         if "label" in row and "text" in row:
             places[str(row["label"]).strip().casefold()][str(row["label"])].append(number)
     several = [spelled for spelled in places.values() if len(spelled) > 1]
-    rare = [places for spelled in several for places in sorted(spelled.values(), key=len)[:-1]]
+    rare = [numbers for spelled in several for numbers in sorted(spelled.values(), key=len)[:-1]]
     lines = tuple(number for numbers in rare for number in numbers)
     examples = tuple(" and ".join(map(repr, sorted(spelled))) for spelled in several[:3])
     advice = "each is a class of its own: spell them alike in the file"
@@ -40,7 +40,7 @@ def _spellings(rows: Sequence[Numbered]) -> list[Finding]:
 
 def _contradicting(rows: Sequence[Numbered]) -> list[Finding]:
     """The same two answers ranked both ways, or the same answer called good and bad."""
-    claims: dict[Hashable, set[str]] = defaultdict(set)
+    made: dict[Hashable, set[str]] = defaultdict(set)
     places: dict[Hashable, list[Place]] = defaultdict(list)
     for number, row in rows:
         if "chosen" in row and "rejected" in row:
@@ -50,9 +50,9 @@ def _contradicting(rows: Sequence[Numbered]) -> list[Finding]:
             key, claim = text_of(row), str(row["label"])
         else:
             continue
-        claims[key].add(claim)
+        made[key].add(claim)
         places[key].append(number)
-    lines = tuple(number for key, said_of_it in claims.items() if len(said_of_it) > 1 for number in places[key])
+    lines = tuple(number for key, said_of_it in made.items() if len(said_of_it) > 1 for number in places[key])
     advice = "people disagree: keep one side, or leave such rows out"
     return [Finding("rows that contradict each other", "warning", lines, advice)] if lines else []
 

@@ -22,9 +22,7 @@ _NF4 = 4.127 / 8  # bytes a weight, with its doubly quantised scales (Dettmers e
 _LIBRARIES = 45 * 2**20  # kernels, threads and buffers of a first step on a CPU, whatever the model
 _BF16_KERNELS = 150 * 2**20  # that a CPU compiles for each width of a batch
 _FREED = 1.25  # of activations: batches differ in width, and what one has freed does not always fit the next
-_FREED_INSIDE = (
-    1.5  # the same where every adapted layer makes and frees three outputs more; both as benchmarks/memory finds them
-)
+_FREED_INSIDE = 1.5  # the same with adapters inside the layers; both numbers as benchmarks/memory finds them
 _HEAD_TOKENS, _HEAD_WORDS, _PAGE = (
     4096,
     32768,

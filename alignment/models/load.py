@@ -22,13 +22,7 @@ from alignment.models.adapters import add_adapter, freeze_weights
 from alignment.models.attached import has_attached, load_attached, positions_taken, save_attached
 from alignment.models.config import FreezeConfig, PeftConfig, QuantizationConfig
 from alignment.models.layout import ADAPTER_FOLDER, base_of, is_attached, positions_taken_in
-from alignment.models.precision import (
-    forbid_repacking,
-    held_as,
-    let_go_of_file,
-    linear_layers_plain,
-    require_few_bits,
-)
+from alignment.models.precision import held_as, linear_layers_plain, settle_few_bits, size_of
 
 _logger = logging.getLogger(__name__)
 transformers_logging.disable_progress_bar()  # a bar per loaded or saved file would flood a cell's log
@@ -100,10 +94,7 @@ def made_trainable(
     heads: Sequence[str] = (),
 ) -> Any:
     """A loaded model as it is trained: some of its weights frozen, or all under a fresh adapter (task and heads as there)."""
-    if getattr(model, "hf_quantizer", None) is not None:
-        require_few_bits(model)
-        forbid_repacking(model)
-        let_go_of_file(model)
+    settle_few_bits(model)
     if freeze is not None:
         freeze_weights(model, freeze)
     return add_adapter(model, peft, seed, task, heads) if peft is not None else model
@@ -234,10 +225,8 @@ def parameter_counts(model: torch.nn.Module) -> dict[str, int]:
     """`trainable_parameters` and `parameters`; 4-bit weights count as what they stand for."""
     counts = {"trainable_parameters": 0, "parameters": 0}
     for parameter in model.parameters():
-        state = getattr(parameter, "quant_state", None)
-        size = state.shape.numel() if state is not None else parameter.numel()
-        counts["parameters"] += size
-        counts["trainable_parameters"] += size * parameter.requires_grad
+        counts["parameters"] += size_of(parameter)
+        counts["trainable_parameters"] += size_of(parameter) * parameter.requires_grad
     return counts
 
 

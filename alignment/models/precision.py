@@ -40,7 +40,21 @@ def linear_layers_plain() -> Iterator[None]:
         falcon.FalconLinear = own
 
 
-def require_few_bits(model: Any) -> None:
+def settle_few_bits(model: Any) -> None:
+    """What a model needs after it was loaded in few bits. Raises ModelError where most of its weights are not."""
+    if getattr(model, "hf_quantizer", None) is not None:
+        _require_few_bits(model)
+        _forbid_repacking(model)
+        _let_go_of_file(model)
+
+
+def size_of(parameter: torch.Tensor) -> int:
+    """Its numbers; 4-bit weights count as what they stand for."""
+    state = getattr(parameter, "quant_state", None)
+    return state.shape.numel() if state is not None else parameter.numel()
+
+
+def _require_few_bits(model: Any) -> None:
     """Raises ModelError where more weights than not stayed as they were, embeddings and output head aside: transformers says nothing."""
     aside = {
         id(getattr(part, "weight", None)) for part in (model.get_input_embeddings(), model.get_output_embeddings())
@@ -48,8 +62,7 @@ def require_few_bits(model: Any) -> None:
     few = whole = 0
     for parameter in model.parameters():
         if not parameter.dtype.is_floating_point:
-            state = getattr(parameter, "quant_state", None)
-            few += state.shape.numel() if state is not None else parameter.numel()
+            few += size_of(parameter)
         elif parameter.dim() > 1 and id(parameter) not in aside:
             whole += parameter.numel()
     if whole > few:
@@ -59,7 +72,7 @@ def require_few_bits(model: Any) -> None:
         )
 
 
-def forbid_repacking(model: torch.nn.Module) -> None:
+def _forbid_repacking(model: torch.nn.Module) -> None:
     """Keep 4-bit layers from repacking their weights for AVX512-BF16 processors at the first evaluation.
 
     bitsandbytes 0.50 never packs them back, and every gradient after that is wrong, silently.
@@ -69,7 +82,7 @@ def forbid_repacking(model: torch.nn.Module) -> None:
             part.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
 
 
-def let_go_of_file(model: torch.nn.Module) -> None:
+def _let_go_of_file(model: torch.nn.Module) -> None:
     """Copy the weights that were left as they are out of the file they were read from.
 
     They are views of the mapped file: while one of them lives, the pages of all that was quantised stay in memory too.
